@@ -1,0 +1,53 @@
+# Two commands: `make lab` opens the course, `make test` tests everything. Each sets up what it needs.
+# A laptop without a GPU may take smaller torch wheels from an index of its choice: make lab TORCH_INDEX=<url>
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv installs the set in a third of pip's time; where uv cannot reach the registry (it does not read pip's
+# configuration), pip does the same.
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/python -m pip install --quiet $(2)
+LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) \
+	$(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
+
+.PHONY: help setup lab test lint clean
+
+help:
+	@echo "make lab     open the course in JupyterLab"
+	@echo "make test    run the library's tests and every notebook"
+	@echo "make setup   make .venv and install everything (the two above do it themselves)"
+	@echo "make lint    check style with ruff"
+	@echo "make clean   remove .venv and build output"
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ggo_lab needs Python 3.11 or newer, found: $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(VENV): torch is large, so this takes from 20 seconds to a few minutes."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "Python could not make $(VENV); on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+ifdef TORCH_INDEX
+	@$(call INSTALL,--index $(TORCH_INDEX) torch torchvision,--extra-index-url $(TORCH_INDEX) torch torchvision)
+endif
+	@$(call INSTALL,--editable '.[lab$(comma)test]',--editable '.[lab$(comma)test]')
+	@touch $@
+
+comma := ,
+
+lab: setup
+	cd notebooks && ../$(BIN)/jupyter lab $(LAB_FLAGS) 00_start_here.ipynb
+
+# Threads: two processes with one torch thread each keep two cores busier than one process with two. Notebooks run one
+# after another, as a learner runs them.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout=120 --durations=0 --durations-min=10 notebooks
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

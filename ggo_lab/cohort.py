@@ -1,0 +1,259 @@
+"""A cohort: a table of scans with grades, patients and splits, and where cohorts come from."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ggo_lab.errors import CohortError
+from ggo_lab.grades import Grade
+from ggo_lab.phantom import make_phantom
+from ggo_lab.readers import read_scan
+from ggo_lab.scan import Scan
+from ggo_lab.storage import code_fingerprint
+
+SPLITS = ("train", "validation", "test")
+
+# Share of each grade among the 460 training scans of arXiv:2303.16904 (132/123/166/39).
+PAPER_GRADE_SHARES = {Grade.MILD: 0.29, Grade.MODERATE: 0.27, Grade.SEVERE: 0.36, Grade.CRITICAL: 0.08}
+# The easiest phantom to call mild still shows something, and no phantom sits on a band's edge, where a voxel of
+# rounding would change its grade.
+_LEAST_INVOLVEMENT, _EDGE_MARGIN, _MOST_INVOLVEMENT = 0.03, 0.02, 0.92
+
+
+class Cohort:
+    """A table of scans, one row each, and the way to open a row.
+
+    Args:
+        table: columns `name` (unique), `patient`, `grade` (1..4, missing where unknown) and `split` ("train",
+            "validation", "test"; missing before `split_by_patient`), and whatever `open_row` needs.
+        open_row: makes the Scan of a row, given as a dict.
+        identify_row: gives text that changes whenever the row's scan would, without opening it.
+    Raises:
+        CohortError: doubled names, grades outside 1..4, unknown splits, one patient in two splits.
+    """
+
+    def __init__(self, table: pd.DataFrame, open_row: Callable[[dict], Scan], identify_row: Callable[[dict], str]):
+        self.table = _checked(table)
+        self.open_row = open_row
+        self.identify_row = identify_row
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def names(self) -> list[str]:
+        """The scans' names, in the table's order."""
+        return self.table["name"].tolist()
+
+    def row(self, key: int | str) -> dict:
+        """One row as a dict, by position or by name."""
+        if isinstance(key, str):
+            positions = np.flatnonzero(self.table["name"] == key)
+            if len(positions) == 0:
+                raise CohortError(f"No scan is named {key!r} in this cohort; its names begin {self.names[:3]}.", key)
+            key = positions[0]
+        elif not -len(self) <= key < len(self):
+            raise CohortError(f"Row {key} of a cohort with {len(self)} scans; give 0 to {len(self) - 1}.", key)
+        return self.table.iloc[key].to_dict()
+
+    def scan(self, key: int | str) -> Scan:
+        """Open one scan, by position or by name."""
+        row = self.row(key)
+        return self.open_row(row).renamed(row["name"])
+
+    def subset(self, rows: np.ndarray) -> "Cohort":
+        """The cohort of the given rows: a boolean mask or positions."""
+        return Cohort(self.table.iloc[np.arange(len(self))[rows]], self.open_row, self.identify_row)
+
+    def _of_split(self, split: str) -> "Cohort":
+        return self.subset((self.table["split"] == split).to_numpy(bool, na_value=False))
+
+    @property
+    def train(self) -> "Cohort":
+        """The scans that networks learn from."""
+        return self._of_split("train")
+
+    @property
+    def validation(self) -> "Cohort":
+        """The scans that choose when to stop and which state to keep."""
+        return self._of_split("validation")
+
+    @property
+    def test(self) -> "Cohort":
+        """The scans that are looked at once, at the end."""
+        return self._of_split("test")
+
+    def counts(self) -> pd.DataFrame:
+        """Number of scans: a row a split, a column a grade (and "unknown" where there are any)."""
+        grade = self.table["grade"].map(lambda g: "unknown" if pd.isna(g) else Grade(g).label)
+        split = self.table["split"].fillna("no split")
+        counts = pd.crosstab(split, grade)
+        columns = [*(g.label for g in Grade), *(["unknown"] if "unknown" in counts else [])]
+        rows = [s for s in (*SPLITS, "no split") if s in counts.index]
+        return counts.reindex(index=rows, columns=columns, fill_value=0).rename_axis(index=None, columns=None)
+
+    def split_by_patient(self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0) -> "Cohort":
+        """Draw the splits anew, so that a patient is in one of them only.
+
+        Args:
+            fractions: shares of the patients for train, validation and test; they sum to 1.
+            seed: of the shuffle.
+        Returns: a new cohort. Patients are shuffled within their (highest) grade, so that every split holds every
+            grade in about its share.
+        """
+        if len(fractions) != 3 or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
+            raise CohortError(f"fractions={fractions} are not three shares that sum to 1, such as (0.6, 0.2, 0.2).")
+        rng = np.random.default_rng(seed)
+        highest = self.table.groupby("patient")["grade"].max().astype("Int64").fillna(0)
+        split_of = {}
+        # One long line of patients, grade after grade, dealt out by a low-discrepancy rule: each split takes a
+        # patient whenever it is furthest behind its share.
+        dealt = np.zeros(3)
+        for grade in sorted(highest.unique()):
+            patients = highest.index[highest == grade].to_numpy()
+            for patient in rng.permutation(patients):
+                choice = int(np.argmax(np.array(fractions) * (dealt.sum() + 1) - dealt))
+                dealt[choice] += 1
+                split_of[patient] = SPLITS[choice]
+        table = self.table.assign(split=self.table["patient"].map(split_of))
+        return Cohort(table, self.open_row, self.identify_row)
+
+    def __repr__(self) -> str:
+        patients = self.table["patient"].nunique()
+        return f"Cohort of {len(self)} scans of {patients} patients\n{self.counts()}"
+
+    def _repr_html_(self) -> str:
+        patients = self.table["patient"].nunique()
+        return f"<p>Cohort of {len(self)} scans of {patients} patients</p>{self.counts().to_html()}"
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    """Give the table plain types and refuse what would fool a learner later."""
+    missing = [column for column in ("name", "patient", "grade", "split") if column not in table]
+    if missing:
+        raise CohortError(f"The cohort's table lacks {missing}; it has {list(table.columns)}.", missing)
+    table = table.reset_index(drop=True)
+    for column in ("name", "patient", "split"):
+        table[column] = table[column].astype("string")
+    if table["name"].isna().any() or table["patient"].isna().any():
+        raise CohortError("Some rows of the cohort's table have no name or no patient; fill them in.")
+    doubled = table["name"][table["name"].duplicated()].unique().tolist()
+    if doubled:
+        raise CohortError(
+            f"{len(doubled)} names stand in more than one row: {doubled[:5]}; names must differ.", doubled
+        )
+    grades = pd.to_numeric(table["grade"], errors="coerce")
+    wrong = table["grade"].notna() & ~grades.isin([g.value for g in Grade])
+    if wrong.any():
+        found = sorted({str(value) for value in table.loc[wrong, "grade"]})
+        raise CohortError(f"grade holds {found[:5]}; it must be 1, 2, 3, 4 or empty where unknown.", found)
+    table["grade"] = grades.astype("Int64")
+    unknown = sorted(set(table["split"].dropna()) - set(SPLITS))
+    if unknown:
+        raise CohortError(f"split holds {unknown[:5]}; it must be one of {list(SPLITS)} or empty.", unknown)
+    splits_of = table.dropna(subset="split").groupby("patient")["split"].nunique()
+    torn = splits_of.index[splits_of > 1].tolist()
+    if torn:
+        raise CohortError(
+            f"{len(torn)} patients are in more than one split: {torn[:5]}. A network would be tested on people it has "
+            "seen; use split_by_patient.",
+            torn,
+        )
+    return table
+
+
+# ---- where cohorts come from ----------------------------------------------------------------------------------
+
+
+def phantom_cohort(n: int = 120, seed: int = 0, shape: tuple[int, int, int] = (64, 256, 256)) -> Cohort:
+    """Describe a cohort of phantoms, already split by patient; each scan is made when it is opened.
+
+    Args:
+        n: number of scans, one per patient; grades in the paper's shares (29/27/36/8%).
+        seed: of everything. The same seed gives the same patients on any machine.
+        shape: voxels (Z, Y, X) of each scan.
+    Returns: a Cohort whose table also holds `involvement` (0..1, as asked for) and `phantom_seed`.
+    """
+    if n < 1:
+        raise CohortError(f"n={n} scans make no cohort; ask for at least 1.", n)
+    rng = np.random.default_rng(seed)
+    shares = np.array(list(PAPER_GRADE_SHARES.values()))
+    counts = np.floor(shares * n).astype(int)
+    for index in np.argsort(counts - shares * n, kind="stable")[: n - counts.sum()]:
+        counts[index] += 1  # the grades that lost most by rounding down
+    grades = rng.permutation(np.repeat(list(PAPER_GRADE_SHARES), counts))
+    involvement = [
+        rng.uniform(max(low + _EDGE_MARGIN, _LEAST_INVOLVEMENT), min(high - _EDGE_MARGIN, _MOST_INVOLVEMENT))
+        for low, high in (Grade(grade).band for grade in grades)
+    ]
+    table = pd.DataFrame(
+        {
+            "name": [f"phantom-{seed}-{i:04d}" for i in range(n)],
+            "patient": [f"patient-{seed}-{i:04d}" for i in range(n)],
+            "grade": grades,
+            "split": pd.NA,
+            "involvement": np.round(involvement, 4),
+            "phantom_seed": [seed * 100_000 + i for i in range(n)],
+        }
+    )
+    open_row, identify_row = partial(_make_row, shape=tuple(shape)), partial(_identify_phantom, shape=tuple(shape))
+    return Cohort(table, open_row, identify_row).split_by_patient(seed=seed)
+
+
+def _make_row(row: dict, shape: tuple[int, int, int]) -> Scan:
+    return make_phantom(involvement=float(row["involvement"]), seed=int(row["phantom_seed"]), shape=shape)
+
+
+def _identify_phantom(row: dict, shape: tuple[int, int, int]) -> str:
+    return json.dumps([code_fingerprint("phantom"), int(row["phantom_seed"]), float(row["involvement"]), shape])
+
+
+def read_cohort(csv: str | Path) -> Cohort:
+    """Read a cohort from a CSV file of your own.
+
+    Args:
+        csv: columns `path` (of a file or folder that read_scan opens; relative to the CSV's folder) and, where known,
+            `name` (default: the path), `patient` (default: the name), `grade` (1..4) and `split`.
+    Returns: a Cohort; without a `split` column, call `split_by_patient` next.
+    Raises:
+        CohortError: no such file, no `path` column, no row, or none of the named scans exists.
+    """
+    csv = Path(csv)
+    try:
+        table = pd.read_csv(csv, sep=None, engine="python", dtype={"name": "string", "patient": "string"})
+    except FileNotFoundError:
+        raise CohortError(
+            f"{csv}: no such file; give a CSV with the columns path, grade, patient, split.", csv
+        ) from None
+    except (ValueError, OSError) as error:
+        raise CohortError(f"{csv}: not a readable CSV ({error}); save it as plain comma-separated text.", csv) from None
+    if "path" not in table:
+        raise CohortError(f"{csv}: no column 'path'; found {list(table.columns)}.", csv)
+    if table["path"].isna().any() or table.empty:
+        raise CohortError(f"{csv}: {int(table['path'].isna().sum())} of {len(table)} rows have a path missing.", csv)
+    table["name"] = table["name"] if "name" in table else table["path"]
+    table["patient"] = table["patient"] if "patient" in table else table["name"]
+    for column in ("grade", "split"):
+        if column not in table:
+            table[column] = pd.NA
+    table["path"] = [str((csv.parent / path).resolve()) for path in table["path"]]
+    if not any(Path(path).exists() for path in table["path"]):
+        raise CohortError(
+            f"{csv}: none of its {len(table)} scans exists; the first is looked for at {table['path'][0]}.", csv
+        )
+    return Cohort(table, _read_row, _identify_path)
+
+
+def _read_row(row: dict) -> Scan:
+    return read_scan(row["path"])
+
+
+def _identify_path(row: dict) -> str:
+    """A file's or folder's path, sizes and times of change."""
+    path = Path(row["path"])
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return json.dumps([str(path), [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]])

@@ -1,0 +1,248 @@
+"""The trees of the lungs: bronchi, arteries beside them, and veins between, grown to fill each lobe.
+
+A tree is grown by halving: the space a branch feeds is cut in two, and a daughter grows towards the middle of each
+half, until every branch feeds one terminal unit (after Kitaoka et al., J Appl Physiol 1999, and Tawhai et al., 2000).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ggo_lab.phantom.anatomy import BRONCHI, TRACHEA, Anatomy, Patient, curve, paint
+from ggo_lab.phantom.scanner import AIR_HU, Grid, Stamp, smooth_noise
+
+WALL_HU = 20.0
+FISSURE_HU = -560.0
+_HILUM_RADIUS_MM = 3.6  # wider vessels belong to the hilum, not to the lung
+_HILUM_DEPTH_MM = 35.0  # how far from its root an airway may still run in the mediastinum
+_UNIT_ML = 1.0  # lung volume fed by one terminal unit, artery and vein counted apart
+_BRANCHING = 2.8  # exponent k of the branching law, see grow_tree
+_LUMEN_TO_ARTERY = 0.70  # bronchus' inner radius / radius of the artery beside it, healthy
+_AIRWAY_VISIBLE_MM = 0.85  # bronchi with a narrower lumen are below what CT shows
+# Where trees enter each lung, reference (x, y, z) in mm.
+_ROOTS = {
+    "right": {"artery": (-34, 5, 147), "airway": BRONCHI["right"][-1][:3], "vein": (-28, 2, 124)},
+    "left": {"artery": (44, 14, 157), "airway": BRONCHI["left"][-1][:3], "vein": (34, 4, 122)},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LungTrees:
+    """Everything tubular inside the lungs, on the scan's grid.
+
+    Attributes:
+        vessels: blood, with partial volume.
+        walls, lumens: the airways' walls and their air.
+        hilum: bool (Z, Y, X), wide central vessels, which count as mediastinum.
+        airways: bool (Z, Y, X), voxels that are mostly air inside an airway.
+    """
+
+    vessels: Stamp
+    walls: Stamp
+    lumens: Stamp
+    hilum: np.ndarray
+    airways: np.ndarray
+
+
+def lobe_of(patient: Patient, x, y, z) -> np.ndarray:
+    """Number of the lobe of positions in mm: 0, 1, 2 right upper, middle, lower; 3, 4 left upper, lower."""
+    left = x > 0
+    lower = oblique_fissure(patient, x, y, z) < 0
+    middle = (horizontal_fissure(patient, x, y, z) < 0) & ~lower
+    return np.where(left, np.where(lower, 4, 3), np.where(lower, 2, np.where(middle, 1, 0)))
+
+
+def oblique_fissure(patient: Patient, x, y, z):
+    """Height above the oblique fissure, mm: negative in the lower lobe."""
+    back, deep = y / patient.half_depth_mm, patient.lung_height_mm
+    lift = np.where(x > 0, 0.04, 0.0)
+    return (z - deep * (0.47 + lift + 0.32 * back + 0.05 * back**2) + 0.12 * (np.abs(x) - 55)) * 0.7
+
+
+def horizontal_fissure(patient: Patient, x, y, z):
+    """Height above the right lung's horizontal fissure, mm; meaningless elsewhere."""
+    return z - patient.lung_height_mm * 0.50 + 0.05 * (np.abs(x) - 60) - 0.06 * y
+
+
+def grow_trees(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> LungTrees:
+    """Grow and draw airways, arteries and veins of both lungs."""
+    units, lobes = _terminal_units(patient, anatomy, rng)
+    blood, air = [], [curve(patient.place(TRACHEA), 2.0)]
+    for side, members in (("right", lobes < 3), ("left", lobes >= 3)):
+        air.append(curve(patient.place(BRONCHI[side]), 1.5))
+        roots = {name: patient.place((*place, 0))[:3] for name, place in _ROOTS[side].items()}
+        chosen, chosen_lobes = units[members], lobes[members]
+        order = rng.permutation(len(chosen))
+        arterial, venous = order[: len(order) // 2], order[len(order) // 2 :]
+        # The bronchi keep to the arteries: one tree serves both, the airway beside its vessel.
+        tree = grow_tree(roots["artery"], chosen[arterial], chosen_lobes[arterial], 0.72, rng)
+        blood.append(tree)
+        air.append(_beside(*tree, roots["airway"], anatomy))
+        blood.append(grow_tree(roots["vein"], chosen[venous], chosen_lobes[venous], 0.68, rng))
+
+    points, radii = (np.concatenate(parts) for parts in zip(*blood, strict=True))
+    vessels = grid.stamp(points, radii)
+    wide = radii > _HILUM_RADIUS_MM
+    hilum = _mask(grid.stamp(points[wide], radii[wide]), grid)
+
+    points, radii = (np.concatenate(parts) for parts in zip(*air, strict=True))
+    walls = grid.stamp(points, radii + 0.45 + 0.11 * radii)
+    lumens = grid.stamp(points, radii)
+    return LungTrees(vessels, walls, lumens, hilum, _mask(lumens, grid))
+
+
+def grow_tree(
+    root: np.ndarray, units: np.ndarray, lobes: np.ndarray, tip_radius_mm: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grow one tree from its root until each branch feeds one unit.
+
+    Radii follow a branching law, parent**k = daughter1**k + daughter2**k with k = 2.8, a little under the 3 of
+    Murray (PNAS 1926).
+
+    Args:
+        root: (3,) x, y, z, mm.
+        units: (N, 3) terminal units, mm.
+        lobes: (N,) numbers: the first cuts run between lobes.
+        tip_radius_mm: radius of a branch that feeds one unit.
+    Returns: balls along the curved branches: points (N, 3) as x, y, z, and radii (N,), mm.
+    """
+    pieces, widths = [], []
+    node = np.zeros(len(units), int)
+    tips, headings = root[None], np.zeros((1, 3))
+    generation = 0
+    while len(units):
+        count = np.bincount(node)
+        middle = np.stack([np.bincount(node, units[:, a]) for a in range(3)], axis=1) / count[:, None]
+        way = np.where(count == 1, 1.0, 0.30 if generation == 0 else 0.46)[:, None]
+        ends = tips + way * (middle - tips)
+        radii = tip_radius_mm * count ** (1 / _BRANCHING)
+        points, width, headings = _bend(tips, ends, headings, radii, rng)
+        pieces.append(points)
+        widths.append(width)
+
+        alive = count[node] > 1
+        units, lobes, node = units[alive], lobes[alive], node[alive]
+        half = lobes if generation == 0 else _cut(units - middle[node], node, len(count), rng)
+        _, node_next = np.unique(np.stack([node, half]), axis=1, return_inverse=True)
+        node_next = node_next.ravel()
+        parent = np.zeros(node_next.max() + 1 if len(node_next) else 0, int)
+        parent[node_next] = node
+        tips, headings, node = ends[parent], headings[parent], node_next
+        generation += 1
+    return np.concatenate(pieces), np.concatenate(widths)
+
+
+def _cut(offsets: np.ndarray, node: np.ndarray, nodes: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut every node's units in two across their longest extent, a little off the middle and askew."""
+    variance = np.stack([np.bincount(node, offsets[:, a] ** 2, nodes) for a in range(3)], axis=1)
+    axis = np.eye(3)[np.argmax(variance, axis=1)] + rng.normal(0, 0.35, (nodes, 3))
+    along = (offsets * axis[node]).sum(axis=1)
+    shift = rng.normal(0, 0.25, nodes) * np.sqrt(
+        variance.max(axis=1) / np.maximum(np.bincount(node, minlength=nodes), 1)
+    )
+    half = along > shift[node]
+    # A cut that leaves one side empty would never end: cut through the middle instead.
+    ones = np.bincount(node, half, nodes)
+    stuck = (ones == 0) | (ones == np.bincount(node, minlength=nodes))
+    centre = np.bincount(node, along, nodes) / np.maximum(np.bincount(node, minlength=nodes), 1)
+    return np.where(stuck[node], along > centre[node], half)
+
+
+def _bend(starts, ends, headings, radii, rng):
+    """Points along curved branches that leave in their parent's direction, radii tapering slightly, new headings."""
+    chord = ends - starts
+    length = np.linalg.norm(chord, axis=1)
+    control = (
+        starts + 0.5 * chord + 0.22 * length[:, None] * headings + rng.normal(0, 0.07, chord.shape) * length[:, None]
+    )
+    steps = np.maximum(np.ceil(length / np.maximum(0.5 * radii, 0.9)).astype(int), 2)
+    branch = np.repeat(np.arange(len(starts)), steps)
+    t = (np.arange(len(branch)) - np.repeat(np.cumsum(steps) - steps, steps)) / np.repeat(steps - 1, steps)
+    t = t[:, None]
+    points = (1 - t) ** 2 * starts[branch] + 2 * t * (1 - t) * control[branch] + t**2 * ends[branch]
+    leaving = ends - control
+    leaving /= np.maximum(np.linalg.norm(leaving, axis=1, keepdims=True), 1e-6)
+    return points, radii[branch] * (1.06 - 0.16 * t[:, 0]), leaving
+
+
+def _beside(
+    points: np.ndarray, radii: np.ndarray, entrance: np.ndarray, anatomy: Anatomy
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lead an airway along an artery, behind and inside it, from the main bronchus at entrance.
+
+    Returns: points (N, 3) and radii (N,) of its lumen, mm.
+    """
+    seen = _LUMEN_TO_ARTERY * radii > _AIRWAY_VISIBLE_MM
+    artery, points = radii[seen], points[seen]
+    lumen = _LUMEN_TO_ARTERY * artery
+    side = np.sign(entrance[0])
+    beside = points + (artery + lumen + 0.8)[:, None] * np.array([[-0.35 * side, 0.75, -0.5]])
+    # Artery and bronchus enter the lung at different places: the airway drifts from one to the other near the hilum.
+    far = np.linalg.norm(beside - beside[0], axis=1, keepdims=True)
+    beside = beside + (entrance - beside[0]) * np.exp(-((far / 22) ** 2))
+    # A straight branch may cut a corner through the diaphragm; air must not appear there.
+    kept = anatomy.in_lungs(beside) | (far[:, 0] < _HILUM_DEPTH_MM)
+    return beside[kept], np.minimum(lumen[kept], 5.0)
+
+
+def _terminal_units(patient: Patient, anatomy: Anatomy, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Scatter terminal units evenly over the lungs; return positions (N, 3) in mm and their lobes (N,)."""
+    coarse = anatomy.coarse
+    candidates = np.argwhere(anatomy.depth_mm > 3.0)
+    count = int(len(candidates) * coarse.spacing[0] ** 3 / 1000 / _UNIT_ML)
+    # Points drawn at random would clump and leave holes; a regular thinning of the lattice, jittered, does neither.
+    picked = candidates[np.linspace(0, len(candidates) - 1, count).astype(int)]
+    places = np.asarray(coarse.origin) + coarse.spacing[0] * (picked + rng.uniform(-1.2, 1.2, picked.shape))
+    units = places[:, ::-1]
+    return units, lobe_of(patient, *units.T)
+
+
+def _mask(stamp: Stamp, grid: Grid) -> np.ndarray:
+    mask = np.zeros(grid.shape, bool)
+    mask.reshape(-1)[stamp.index[stamp.coverage > 0.5]] = True
+    return mask
+
+
+def draw_trees(hu: np.ndarray, trees: LungTrees, pleura: np.ndarray, patient: Patient) -> None:
+    """Lay vessels and airways over the lungs, in place.
+
+    Args:
+        hu: float32 (Z, Y, X), HU.
+        pleura: share of each voxel inside the lungs.
+    """
+    share = np.maximum(pleura.reshape(-1)[trees.vessels.index], trees.hilum.reshape(-1)[trees.vessels.index])
+    paint(hu, Stamp(trees.vessels.index, trees.vessels.coverage * share), patient.blood_hu)
+    paint(hu, trees.walls, WALL_HU)
+    paint(hu, trees.lumens, AIR_HU)
+
+
+def parenchyma(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """Attenuation of healthy lung tissue: a rise from front to back, steeper at the bases, and fine texture.
+
+    Returns: float32, the shape of anatomy.lung_box, HU.
+    """
+    z, y, _ = anatomy.coarse.mesh()
+    u, back = z / patient.lung_height_mm, y / patient.half_depth_mm
+    slope = patient.gradient_hu * (1.25 - 0.5 * np.clip(u, 0, 1))
+    dependent = 14 * np.exp(-(((1.05 - back) / 0.18) ** 2))  # the lowest centimetres lie compressed
+    smooth = patient.lung_hu + 0.5 * slope * back + dependent + 8 * smooth_noise(rng, anatomy.coarse, 18.0)
+    hu = grid.sample(anatomy.coarse, smooth.astype(np.float32), anatomy.lung_box)
+    hu += 9 * smooth_noise(rng, grid, 3.0, anatomy.lung_box)
+    return hu
+
+
+def draw_fissures(hu: np.ndarray, patient: Patient, anatomy: Anatomy, grid: Grid) -> None:
+    """Draw the thin double pleura between the lobes, in place.
+
+    Args:
+        hu: float32 (Z, Y, X), HU.
+    """
+    across = np.arange(-patient.half_width_mm, patient.half_width_mm, 1.5)
+    y, x = (part.ravel() for part in np.meshgrid(across, across))
+    # Both surfaces are graphs z(x, y): their height where the signed height over z = 0 is undone.
+    oblique = -oblique_fissure(patient, x, y, 0.0) / 0.7
+    horizontal = -horizontal_fissure(patient, x, y, 0.0)
+    upper = (x < 0) & (horizontal > oblique)
+    points = np.concatenate([np.stack([x, y, oblique], 1), np.stack([x, y, horizontal], 1)[upper]])
+    points = points[anatomy.in_lungs(points)]
+    paint(hu, grid.stamp(points, np.full(len(points), 0.45)), FISSURE_HU)

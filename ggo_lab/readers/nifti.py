@@ -1,0 +1,214 @@
+"""NIfTI, in and out. Headers go through nibabel; the voxels are decompressed once, straight into their array."""
+
+import logging
+import os
+import tempfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from isal import igzip, isal_zlib
+from nibabel import Nifti1Header, Nifti1Image, Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+
+from ggo_lab.errors import ChoiceError, ScanError
+from ggo_lab.readers.stored import Stored, check_size
+from ggo_lab.scan import Scan
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])  # NIfTI counts towards the patient's right and front
+# The lowest three bits of the header's unit code; 2 is mm, and 0 stands for not said, which is mm in practice.
+_OTHER_UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}
+_GZIP_LEVEL = 2  # isal knows 0 to 3; 3 costs twice the time and saves 1%
+# Marks files written from 8-bit pictures, so that their HU stay an estimate when they are read again.
+_NOT_HU_MARK = b"ggo_lab: estimated, not HU"
+# nibabel tells of small repairs of a header in the log; only what it cannot repair concerns the user.
+_SILENT = logging.Logger("nifti header", level=logging.CRITICAL + 1)
+
+
+def read_nifti(path: Path) -> Stored:
+    """Read a .nii or .nii.gz file, either byte order, NIfTI-1 or -2."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"  # what it is, not what it is called
+        file.seek(0)
+        if not packed:
+            return _read_stream(file, path, packed)
+        try:
+            with igzip.open(file, "rb") as stream:
+                return _read_stream(stream, path, packed)
+        except (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error) as error:
+            raise ScanError(
+                f"{path}: the compressed data break off or are damaged ({error}); copy or download the file again.",
+                path,
+            ) from error
+
+
+def _read_stream(stream: BinaryIO, path: Path, packed: bool) -> Stored:
+    header = _read_header(stream, path)
+    shape = header.get_data_shape()
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 3:
+        raise ScanError(
+            f"{path}: a {len(shape)}-D NIfTI of {' x '.join(map(str, shape))} values, and a scan has 3 dimensions; "
+            "save the one volume you mean to its own file.",
+            path,
+        )
+    shape = (*shape, *(1,) * (3 - len(shape)))
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise ScanError(f"{path}: a colour or complex NIfTI ({dtype}), not a CT; give the CT itself.", path)
+    offset = int(header.get_data_offset())
+    stored_bytes = path.stat().st_size - (0 if packed else offset)
+    check_size(shape, dtype.itemsize, stored_bytes, packed, path)
+
+    values = np.empty(shape[::-1], dtype)  # the first axis of NIfTI is the fastest
+    stream.seek(offset)
+    _fill(stream, values, path)
+    if packed:
+        stream.read(1)  # reaching the end makes the stream compare its checksum
+
+    steps, notes = _steps(header, path)
+    slope, intercept = header.get_slope_inter()
+    if slope is None:
+        slope, intercept = 1.0, 0.0
+    is_hu = bytes(header["descrip"]).rstrip(b"\0") != _NOT_HU_MARK
+    if not is_hu:
+        notes.append("The file was written from 8-bit pictures: its HU are an estimate.")
+    return Stored(values, steps, float(slope), float(intercept), is_hu, tuple(notes))
+
+
+def _read_header(stream: BinaryIO, path: Path) -> Nifti1Header:
+    start = stream.read(540)
+    # The header begins with its own length, in either byte order, and the length tells its kind.
+    lengths = {int.from_bytes(start[:4], order) for order in ("little", "big")}
+    kind, length = (Nifti1Header, 348) if 348 in lengths else (Nifti2Header, 540)
+    if length not in lengths or len(start) < length:
+        raise ScanError(f"{path}: not a NIfTI file, whatever its name says; give the scan's own file.", path)
+    try:
+        header = kind(start[:length], check=False)
+        header.check_fix(logger=_SILENT, error_level=40)
+        header.get_slope_inter()  # raises where they are not finite
+    except (HeaderDataError, ValueError, OverflowError) as error:
+        raise ScanError(
+            f"{path}: the NIfTI header is damaged ({error}); copy or convert the file again.", path
+        ) from error
+    if header["magic"].item() not in (b"n+1", b"n+2"):
+        raise ScanError(
+            f"{path}: only a header, whose voxels lie in an .img file; convert the pair to one .nii.gz file.", path
+        )
+    return header
+
+
+def _steps(header: Nifti1Header, path: Path) -> tuple[np.ndarray, list[str]]:
+    """Voxel steps as Stored wants them, and notes on what was assumed."""
+    notes = []
+    try:
+        affine = header.get_best_affine()
+    except (HeaderDataError, ValueError) as error:
+        raise ScanError(
+            f"{path}: the header's orientation is damaged ({error}); convert the scan again from its source.", path
+        ) from error
+    if header["sform_code"] == 0 and header["qform_code"] == 0:
+        notes.append(
+            "The file stores no orientation: first voxel assumed at the patient's right, back and feet "
+            "(NIfTI's default); check that the scan is not upside down."
+        )
+    unit, scale = _OTHER_UNITS.get(int(header["xyzt_units"]) % 8, ("mm", 1.0))
+    if unit != "mm":
+        notes.append(f"The header counts in {unit}; the spacing was converted to mm.")
+    return _RAS_TO_LPS @ affine[:3, :3] * scale, notes
+
+
+def _fill(stream: BinaryIO, values: np.ndarray, path: Path) -> None:
+    """Read into the array until it is full; ScanError where the stream ends before."""
+    waiting = memoryview(values).cast("B")
+    while waiting:
+        read = stream.readinto(waiting)
+        if not read:
+            raise ScanError(
+                f"{path}: the file breaks off, {len(waiting)} of {values.nbytes} bytes of voxels are missing; copy or "
+                "download it again.",
+                path,
+            )
+        waiting = waiting[read:]
+
+
+def write_nifti(
+    scan_or_array: Scan | np.ndarray, path: str | Path, spacing: tuple[float, float, float] | None = None
+) -> Path:
+    """Write a scan, or a mask or label map, as NIfTI that other programs show the right way round.
+
+    The file appears whole or not at all, and equal input gives equal bytes. read_scan and read_labels give back
+    exactly what was written.
+
+    Args:
+        scan_or_array: a Scan (stored as int16), or bool or integers (Z, Y, X) on canonical axes (stored in the
+            smallest of uint8, int16 and int32 that holds them).
+        path: ends in .nii or .nii.gz. Missing folders are made.
+        spacing: distance between voxel centres (z, y, x), mm; needed for an array, and known for a Scan.
+    Returns: the path.
+    Raises:
+        ChoiceError: another suffix, an array without spacing.
+        ScanError: not a 3-D array of whole numbers; a path that cannot be written.
+    """
+    path = Path(path).expanduser()
+    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+        raise ChoiceError(f"{path}: the name of a NIfTI file ends in .nii.gz or .nii.", path)
+    if isinstance(scan_or_array, Scan):
+        values, spacing = scan_or_array.hu, spacing or scan_or_array.spacing
+        description = b"" if scan_or_array.is_hu else _NOT_HU_MARK
+    else:
+        values, description = _smallest_type(np.asarray(scan_or_array)), b""
+        if spacing is None:
+            raise ChoiceError("An array has no spacing of its own; give spacing=(z, y, x) in mm, such as scan.spacing.")
+    z, y, x = spacing
+    image = Nifti1Image(values.T, np.diag([-x, -y, z, 1.0]))
+    image.set_qform(image.affine, 1)  # both forms, for programs that read only one of them
+    image.set_sform(image.affine, 1)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = description
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(image, path)
+    except OSError as error:
+        raise ScanError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose a folder you may write to.", path
+        ) from error
+    return path
+
+
+def _smallest_type(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "biu":
+        raise ScanError(
+            f"A mask or label map is a bool or integer array (Z, Y, X), found {array.dtype} {array.shape}; round or "
+            "threshold it first, or wrap HU in a Scan."
+        )
+    lowest, highest = int(array.min()), int(array.max())
+    for dtype in (np.uint8, np.int16, np.int32):
+        if np.iinfo(dtype).min <= lowest and highest <= np.iinfo(dtype).max:
+            return array.astype(dtype)
+    raise ScanError(f"Labels from {lowest} to {highest} do not fit into 32 bits; renumber them.")
+
+
+def _write_whole(image: Nifti1Image, path: Path) -> None:
+    """Write under a temporary name in the same folder, then rename."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if path.name.lower().endswith(".gz"):
+                # No name and no time in the gzip header: equal scans give equal bytes.
+                with igzip.IGzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as stream:
+                    image.to_stream(stream)
+            else:
+                image.to_stream(file)
+        # mkstemp makes files for the owner only; give the permissions that a new file gets.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,65 @@
+"""Where the package keeps what it can make again, and how every file is written: whole, or not at all."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+from ggo_lab.errors import GgoLabError
+
+
+def cache_folder() -> Path:
+    """Give the folder for what can be made again: $GGO_LAB_CACHE, or ggo_lab in the user's cache folder."""
+    if chosen := os.environ.get("GGO_LAB_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ggo_lab"
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file under a temporary name, then rename it, so that readers see all of it or nothing.
+
+    Args:
+        path: the file; its folder is made if need be.
+        write: given the open file, writes the content.
+    Raises:
+        GgoLabError: the folder or file cannot be written; what was there before is still whole.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(
+            temporary, 0o666 & ~umask
+        )  # mkstemp makes private files; these are for everybody, as open() makes them
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise GgoLabError(
+                f"{path}: cannot be written ({error.strerror}); free some space, or choose another folder (for the "
+                "cache: set GGO_LAB_CACHE). Nothing that was there is damaged.",
+                path,
+            ) from None
+        raise
+
+
+@cache
+def code_fingerprint(*rooms: str) -> str:
+    """Give a text that changes with the code of the named rooms, so that what older code made is not trusted.
+
+    Args:
+        rooms: modules or subpackages of ggo_lab, such as "scan" and "phantom".
+    """
+    house, digest = Path(__file__).parent, hashlib.sha256()
+    for room in rooms:
+        for file in sorted((house / room).glob("*.py")) or [house / f"{room}.py"]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,166 @@
+import re
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+
+import ggo_lab as gl
+from ggo_lab.cli import main
+
+SMALL = (16, 64, 64)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    """A model trained on a few small phantoms: what it answers does not matter here, that it is the same does."""
+    folder = tmp_path_factory.mktemp("model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GGO_LAB_CACHE", str(folder / "cache"))
+        images = gl.prepare(gl.phantom_cohort(16, seed=1, shape=SMALL), gl.Recipe(size=64), jobs=1)
+        model = gl.build_backbone("squeezenet1_0", extent="scratch", weights="none", seed=1)
+        config = gl.TrainConfig(max_epochs=2, batch_size=8, speed="plain")
+        history = gl.fit(model, images.train, images.validation, config)
+        gl.save_model(model, folder / "model.safetensors", history)
+    return folder / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return gl.make_phantom(involvement=0.6, seed=3, shape=SMALL)
+
+
+def write_mha(scan, path):
+    """As a DICOM series reaches MetaImage: first slice at the head, rows and columns as on the screen."""
+    image = sitk.GetImageFromArray(scan.hu[::-1])
+    image.SetSpacing(tuple(float(s) for s in scan.spacing[::-1]))
+    image.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, -1))
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def write_jpg_folder(scan, folder):
+    folder.mkdir()
+    for number, hu in enumerate(scan.hu[::-1]):
+        grey = gl.window(hu, *gl.WINDOWS["paper"])
+        Image.fromarray(grey).save(folder / f"{number}.jpg", quality=95)
+    return folder
+
+
+def answer(capsys, *arguments):
+    code = main(list(map(str, arguments)))
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def graded(out):
+    """The grade line and the four probabilities that were printed."""
+    shares = [float(p) / 100 for p in re.findall(r"([\d.]+)%", out.split("Grade:")[0])]
+    return re.search(r"^Grade: (\d)", out, re.M).group(1), np.array(shares[-4:])
+
+
+def test_one_scan_in_three_formats_gets_one_grade(capsys, tmp_path, model_file, phantom):
+    files = [
+        gl.write_nifti(phantom, tmp_path / "scan.nii.gz"),
+        write_mha(phantom, tmp_path / "scan.mha"),
+        write_jpg_folder(phantom, tmp_path / "scan_jpg"),
+    ]
+    answers = []
+    for file in files:
+        code, out, err = answer(capsys, "grade", file, "--model", model_file)
+        assert code == 0, err
+        answers.append(graded(out))
+    assert len({grade for grade, _ in answers}) == 1
+    nifti, mha, jpg = (shares for _, shares in answers)
+    assert nifti.sum() == pytest.approx(1, abs=0.003)
+    assert np.array_equal(nifti, mha), "HU are the same to the voxel"
+    assert np.abs(nifti - jpg).max() < 0.1, "JPG loses a little"
+
+
+def test_grade_writes_a_page(capsys, tmp_path, model_file, phantom):
+    scan = gl.write_nifti(phantom, tmp_path / "scan.nii.gz")
+    code, out, _ = answer(capsys, "grade", scan, "--model", model_file, "--html", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert code == 0 and "page.html" in out
+    assert "not a medical device" in page.lower() and "http://" not in page
+
+
+def test_a_real_dicom_series_is_graded(capsys, tmp_path, model_file, real_data):
+    series = real_data / "cip_thorax" / "ct-64-dicom"
+    code, out, err = answer(capsys, "grade", series, "--model", model_file, "--html", tmp_path / "page.html")
+    assert code == 0, err
+    assert graded(out)[0] in "1234" and (tmp_path / "page.html").stat().st_size > 100_000
+
+
+def bad_inputs(folder, phantom):
+    (folder / "empty").mkdir()
+    (folder / "text.nii.gz").write_text("this is no scan")
+    whole = gl.write_nifti(phantom, folder / "whole.nii.gz").read_bytes()
+    (folder / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (folder / "colour").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)).save(folder / "colour" / "1.png")
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 8, 3), np.int16), np.eye(4)), folder / "4d.nii.gz")
+    names = ["absent.nii.gz", "empty", "text.nii.gz", "cut.nii.gz", "colour", "4d.nii.gz"]
+    return [folder / name for name in names]
+
+
+def test_bad_scans_end_in_one_sentence_and_exit_code_2(capsys, tmp_path, model_file, phantom):
+    for path in bad_inputs(tmp_path, phantom):
+        code, out, err = answer(capsys, "grade", path, "--model", model_file)
+        assert code == 2, f"{path.name} was accepted:\n{out}"
+        assert err.startswith("ggo-lab: ") and err.count("\n") == 1 and "Traceback" not in err, err
+        assert path.name in err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no model", b"\x80\x04\x95pickle"])
+def test_bad_models_end_in_one_sentence_and_exit_code_2(capsys, tmp_path, phantom, content):
+    scan, model = gl.write_nifti(phantom, tmp_path / "scan.nii.gz"), tmp_path / "model.safetensors"
+    if content is not None:
+        model.write_bytes(content)
+    code, _, err = answer(capsys, "grade", scan, "--model", model)
+    assert code == 2 and err.startswith("ggo-lab: ") and err.count("\n") == 1
+
+
+def test_train_makes_a_model_that_grade_reads(capsys, tmp_path, monkeypatch, phantom):
+    monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "cache"))
+    rows = ["path,patient,grade"]
+    for seed in range(12):
+        scan = gl.make_phantom(grade=1 + seed % 4, seed=seed, shape=(8, 48, 48))
+        gl.write_nifti(scan, tmp_path / f"{seed}.nii.gz")
+        rows.append(f"{seed}.nii.gz,p{seed},{1 + seed % 4}")
+    (tmp_path / "cohort.csv").write_text("\n".join(rows))
+    out_file = tmp_path / "model.safetensors"
+    arguments = ["--cohort", tmp_path / "cohort.csv", "--backbone", "squeezenet1_0", "--extent", "scratch"]
+    arguments += ["--weights", "none", "--size", 64, "--max-epochs", 1, "--out", out_file]
+    code, out, err = answer(capsys, "train", *arguments)
+    assert code == 0, err
+    assert "drawn by patient" in out and "macro-F1" in out
+    scan = gl.write_nifti(phantom, tmp_path / "scan.nii.gz")
+    assert answer(capsys, "grade", scan, "--model", out_file)[0] == 0
+
+
+def test_prepare_fills_the_cache(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "ggo_lab.cohort.make_phantom",
+        lambda involvement, seed, shape: gl.make_phantom(involvement=involvement, seed=seed, shape=(8, 48, 48)),
+    )
+    code, out, _ = answer(capsys, "prepare", "--cohort", "phantom", "--scans", 3, "--size", 32)
+    assert code == 0 and "ImageSet of 3 images" in out
+    assert len(list((tmp_path / "cache" / "images").glob("*.npz"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--cohort", "absent.csv", "--out", "m"], "absent.csv: no such file"),
+        (["train", "--cohort", "phantom", "--out", "m", "--backbone", "resnet19"], "resnet19"),
+        (["train", "--cohort", "phantom", "--out", "m", "--where", "top"], "where='top'"),
+        (["prepare", "--cohort", "phantom", "--scans", "0"], "n=0"),
+    ],
+)
+def test_bad_choices_are_named(capsys, arguments, message):
+    code, _, err = answer(capsys, *arguments)
+    assert code == 2 and message in err and err.count("\n") == 1

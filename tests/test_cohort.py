@@ -1,0 +1,128 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import ggo_lab as gl
+from ggo_lab.cohort import PAPER_GRADE_SHARES, SPLITS
+
+
+def table(**columns):
+    base = {
+        "name": ["a", "b", "c"],
+        "patient": ["p", "q", "r"],
+        "grade": [1, 2, None],
+        "split": ["train", "test", None],
+    }
+    return pd.DataFrame({**base, **columns})
+
+
+def cohort(**columns):
+    return gl.Cohort(table(**columns), open_row=lambda row: None, identify_row=lambda row: row["name"])
+
+
+def test_phantom_cohort_has_the_papers_shares_and_is_split_by_patient():
+    found = gl.phantom_cohort(n=100, seed=3)
+    shares = found.table["grade"].value_counts(normalize=True)
+    for grade, share in PAPER_GRADE_SHARES.items():
+        assert shares[grade] == pytest.approx(share, abs=0.011)
+    assert {s: len(getattr(found, s)) for s in SPLITS} == {"train": 60, "validation": 20, "test": 20}
+    for split in SPLITS:
+        assert set(getattr(found, split).table["grade"]) == {1, 2, 3, 4}
+
+
+def test_phantom_cohort_is_the_same_for_the_same_seed_only():
+    pd.testing.assert_frame_equal(gl.phantom_cohort(20, seed=1).table, gl.phantom_cohort(20, seed=1).table)
+    assert (
+        not gl.phantom_cohort(20, seed=1)
+        .table["involvement"]
+        .equals(gl.phantom_cohort(20, seed=2).table["involvement"])
+    )
+
+
+def test_the_scan_of_a_row_has_the_rows_name_grade_and_involvement():
+    small = gl.phantom_cohort(3, seed=5, shape=(16, 64, 64))
+    scan, row = small.scan(1), small.row(1)
+    assert scan.name == row["name"] and scan.shape == (16, 64, 64)
+    assert scan.truth.grade == row["grade"]
+    assert scan.truth.involvement == pytest.approx(row["involvement"], abs=0.01)
+    assert np.array_equal(scan.hu, small.scan(row["name"]).hu)
+
+
+def test_one_patient_in_two_splits_is_refused():
+    with pytest.raises(gl.CohortError, match=r"more than one split.*'p'"):
+        cohort(patient=["p", "p", "r"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"name": ["a", "a", "c"]}, "more than one row"),
+        ({"grade": [1, 5, None]}, "grade holds"),
+        ({"grade": [1, 2.5, None]}, "grade holds"),
+        ({"grade": ["mild", 2, None]}, "grade holds"),
+        ({"split": ["train", "val", None]}, "split holds"),
+        ({"patient": ["p", None, "r"]}, "no patient"),
+    ],
+)
+def test_a_table_that_would_fool_its_reader_is_refused(columns, message):
+    with pytest.raises(gl.CohortError, match=message):
+        cohort(**columns)
+
+
+def test_split_by_patient_keeps_all_scans_of_a_patient_together():
+    n = 60
+    wide = gl.Cohort(
+        pd.DataFrame(
+            {
+                "name": [f"scan{i}" for i in range(n)],
+                "patient": [f"patient{i // 3}" for i in range(n)],
+                "grade": [1 + (i // 3) % 4 for i in range(n)],
+                "split": None,
+            }
+        ),
+        open_row=lambda row: None,
+        identify_row=lambda row: row["name"],
+    ).split_by_patient((0.5, 0.25, 0.25), seed=4)
+    assert wide.table.groupby("patient")["split"].nunique().max() == 1
+    assert wide.table.groupby("split")["patient"].nunique().to_dict() == {"train": 10, "validation": 5, "test": 5}
+    with pytest.raises(gl.CohortError, match="sum to 1"):
+        wide.split_by_patient((0.9, 0.2, 0.2))
+
+
+def test_counts_show_unknown_grades_and_missing_splits():
+    counts = cohort().counts()
+    assert counts.loc["no split", "unknown"] == 1 and counts.loc["train", "mild"] == 1
+
+
+def test_unknown_keys_are_named():
+    with pytest.raises(gl.CohortError, match="'z'"):
+        cohort().scan("z")
+    with pytest.raises(gl.CohortError, match="Row 7"):
+        cohort().scan(7)
+
+
+def test_read_cohort_opens_scans_beside_the_csv(tmp_path):
+    scan = gl.make_phantom(grade=2, seed=1, shape=(12, 48, 48))
+    gl.write_nifti(scan, tmp_path / "one.nii.gz")
+    (tmp_path / "cohort.csv").write_text("path;grade\none.nii.gz;2\n")
+    found = gl.read_cohort(tmp_path / "cohort.csv")
+    assert np.array_equal(found.scan(0).hu, scan.hu)
+    assert found.row("one.nii.gz")["grade"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("grade,split\n1,train\n", "no column 'path'"),
+        ("path,grade\n,1\n", "path missing"),
+        ("path,grade\n", "rows have a path missing"),
+        ("path,grade\nabsent.nii,1\n", "none of its 1 scans exists"),
+    ],
+)
+def test_read_cohort_refuses_in_one_sentence(tmp_path, text, message):
+    file = tmp_path / "cohort.csv"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(gl.CohortError, match=message):
+        gl.read_cohort(file)

@@ -1,0 +1,68 @@
+"""The house as a whole: imports in one direction, lazy public names, files that agree with each other."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ggo_lab as gl
+
+ROOT = Path(__file__).parents[1]
+# The rooms from top to bottom: a lower one may import an upper one, never the reverse.
+ROOMS = (
+    "errors storage grades scan readers phantom cohort lungs images backbones training evaluation saliency plots "
+    "rendering page viewers cli"
+).split()
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "ggo_lab").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ggo_lab").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_down_the_list_only(path):
+    room = room_of(path)
+    if room == "__init__":
+        return
+    assert room in ROOMS, f"{room} has no place in the list"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ggo_lab"):
+            inner = node.module.split(".")[1:]
+            imported = inner[0] if inner else None
+            for name in [imported] if imported else [alias.name for alias in node.names]:
+                if name in ROOMS and name != room:
+                    assert ROOMS.index(name) < ROOMS.index(room), f"{room} imports {name}, which stands below it"
+
+
+def test_import_is_light():
+    code = (
+        "import sys, time; t = time.perf_counter(); import ggo_lab; s = time.perf_counter() - t;"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules, 'ggo_lab imports too much'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_public_name_exists_and_is_documented():
+    for name in gl.__all__:
+        value = getattr(gl, name)
+        if callable(value):
+            assert value.__doc__, f"{name} has no docstring"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = gl.nothing
+
+
+def test_the_repository_is_named_in_one_way():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    home = project["urls"]["Repository"]
+    for path in [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]:
+        for found in re.findall(r"https://github\.com/[\w.-]+/[\w.-]+", path.read_text()):
+            assert found.removesuffix(".git") == home, f"{path.name} names {found}"
+    assert gl.__version__ == project["version"]
+
+
+def test_no_lock_file():
+    assert not list(ROOT.glob("*.lock"))

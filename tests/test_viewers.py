@@ -1,0 +1,413 @@
+"""Frames against numbers, the state and its controls, pages that stay small and safe."""
+
+import base64
+import io
+import json
+import re
+import zlib
+from types import SimpleNamespace
+
+import ipywidgets as widgets
+import numpy as np
+import pytest
+import traitlets
+from PIL import Image
+
+from ggo_lab.errors import ChoiceError, CohortError, ScanError
+from ggo_lab.grades import Grade
+from ggo_lab.images import Recipe
+from ggo_lab.page import _pack_hu, scan_page
+from ggo_lab.phantom import make_phantom
+from ggo_lab.rendering import FrameRenderer, lesion_share, mask_colors, picture_shape, rgb_of, slice_of
+from ggo_lab.scan import WINDOWS, Scan, window
+from ggo_lab.viewers import PredictionViewer, SliceViewer
+from ggo_lab.viewers.predictions import sentence
+
+SHAPE = (8, 64, 48)
+
+
+@pytest.fixture
+def scan() -> Scan:
+    """Every slice has its own HU; a marker at the patient's left, front and head; square pixels of 4 mm."""
+    hu = np.empty(SHAPE, np.int16)
+    hu[:] = (-900 + 100 * np.arange(SHAPE[0]))[:, None, None]
+    hu[6:, 5:12, 38:44] = 1000
+    return Scan(hu, (10.0, 4.0, 4.0), name="marked")
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Scan:
+    return make_phantom(grade=3, seed=1, shape=(16, 64, 64))
+
+
+def frame(scan, plane="axial", index=0, grey=WINDOWS["lung"], masks=None, size=64, **options):
+    return FrameRenderer(scan, masks or {}, options.pop("heat", None), size).frame(plane, index, grey, **options)
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_known_hu_gives_known_grey(scan, name):
+    pixels = frame(scan, index=4, grey=WINDOWS[name])
+    expected = window(np.array([-500]), *WINDOWS[name])
+    assert pixels.shape == (64, 48, 3) and pixels.dtype == np.uint8
+    assert (pixels[30:50, 10:30] == expected).all()
+
+
+def test_marker_on_the_patients_left_front_and_head_is_drawn_there(scan):
+    axial = frame(scan, "axial", 7)[:, :, 0] == 255
+    rows, columns = np.nonzero(axial)
+    assert (columns > 24).all() and (rows < 32).all()  # right half of the picture, upper half: L and A
+    coronal = frame(scan, "coronal", 8)[:, :, 0] == 255
+    rows, columns = np.nonzero(coronal)
+    assert (columns > 24 / 48 * coronal.shape[1]).all() and (rows < coronal.shape[0] / 2).all()  # L and H
+    sagittal = frame(scan, "sagittal", 40)[:, :, 0] == 255
+    rows, columns = np.nonzero(sagittal)
+    assert (columns < sagittal.shape[1] / 2).all() and (rows < sagittal.shape[0] / 2).all()  # A and H
+
+
+def test_aspect_comes_from_the_spacing(scan):
+    assert picture_shape(scan, "axial", 512) == (512, 384)  # 256 x 192 mm
+    assert picture_shape(scan, "coronal", 480) == (200, 480)  # 80 x 192 mm
+    assert picture_shape(scan, "sagittal", 512) == (160, 512)  # 80 x 256 mm
+
+
+@pytest.mark.parametrize(
+    "plane,index,size,times", [("axial", 3, 64, (1, 1)), ("coronal", 20, 96, (5, 2)), ("sagittal", 11, 128, (5, 2))]
+)
+def test_fill_covers_exactly_the_mask(scan, plane, index, size, times):
+    mask = np.random.default_rng(0).random(SHAPE) < 0.3
+    plain = frame(scan, plane, index, size=size)
+    filled = frame(
+        scan, plane, index, size=size, masks={"lesions": mask}, shown=("lesions",), overlay="fill", opacity=1.0
+    )
+    expected = np.kron(slice_of(mask, plane, index), np.ones(times, bool))  # each voxel is so many pixels
+    np.testing.assert_array_equal((filled == rgb_of(mask_colors(["lesions"])["lesions"])).all(axis=2), expected)
+    np.testing.assert_array_equal(filled[~expected], plain[~expected])
+
+
+def test_outline_is_the_rim_of_the_mask(scan):
+    mask = np.zeros(SHAPE, bool)
+    mask[2, 10:20, 10:20] = True
+    drawn = frame(scan, index=2, masks={"lungs": mask}, shown=("lungs",))
+    rim = mask[2].copy()
+    rim[11:19, 11:19] = False
+    np.testing.assert_array_equal((drawn == rgb_of(mask_colors(["lungs"])["lungs"])).all(axis=2), rim)
+
+
+def test_heat_warms_the_hot_and_leaves_the_cold(scan):
+    heat = np.zeros(SHAPE[1:], np.float32)
+    heat[30:40, 20:30] = 1
+    plain = frame(scan, index=4).astype(int)
+    drawn = frame(scan, index=4, heat={4: heat}, shown=("heat",), opacity=0.6).astype(int)
+    red, blue = (drawn - plain)[35, 25, [0, 2]]
+    assert red > 50 and blue < -20
+    np.testing.assert_array_equal(drawn[:28], plain[:28])
+    np.testing.assert_array_equal(frame(scan, index=5, heat={4: heat}, shown=("heat",)), frame(scan, index=5))
+
+
+@pytest.mark.parametrize("plane,index", [("axial", 4), ("coronal", 33), ("sagittal", 22)])
+def test_heat_of_single_slices_looks_like_the_same_heat_as_a_volume(scan, plane, index):
+    volume = np.zeros(SHAPE, np.float32)
+    volume[4, 30:40, 20:30] = 1
+    np.testing.assert_array_equal(
+        frame(scan, plane, index, heat=volume, shown=("heat",)),
+        frame(scan, plane, index, heat={4: volume[4]}, shown=("heat",)),
+    )
+
+
+def test_letters_and_scale_bar_are_drawn_on_frames_that_have_room(scan):
+    flat = Scan(np.full((4, 50, 50), -600, np.int16), (5.0, 4.0, 4.0))
+    drawn = frame(flat, size=200)
+    assert set(np.unique(drawn)) == {32, 128, 235}  # halo, lung grey, sign
+    bar_row = np.flatnonzero((drawn[:, :, 0] == 235).sum(axis=1) > 40)[-1]
+    # 50 mm at 1 pixel a mm, both ends drawn
+    assert abs((drawn[bar_row, 100:, 0] == 235).sum() - 51) <= 1
+
+
+def test_a_thin_slab_can_be_looked_at_in_every_plane():
+    slab = Scan(np.zeros((2, 40, 30), np.int16), (0.5, 0.6, 0.6))
+    for plane in ("axial", "coronal", "sagittal"):
+        assert frame(slab, plane, 1, size=300).shape[2] == 3
+
+
+# The state of a SliceViewer
+
+
+def picture(viewer: SliceViewer) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(viewer._image.value)).convert("RGB")).astype(int)
+
+
+def test_setting_traits_draws_and_moves_the_controls(phantom):
+    viewer = SliceViewer(phantom, "truth")
+    before = picture(viewer)
+    viewer.index = 3
+    assert viewer._slider.value == 3
+    assert np.abs(picture(viewer)[:512] - before[:512]).max() > 60
+    viewer.window = "bone"
+    assert (viewer._presets.value, viewer._level.value, viewer._width.value) == ("bone", 400, 1800)
+    viewer.window = (-500, 900)
+    assert viewer.window == (-500, 900) and viewer._presets.value is None
+    viewer.shown = ()
+    assert not any(box.value for box in viewer._checks.values())
+    np.testing.assert_array_equal(viewer.frame(), SliceViewer(phantom, window=(-500, 900), marks=(3,)).frame())
+
+
+def test_controls_set_traits(phantom):
+    viewer = SliceViewer(phantom, "truth")
+    viewer._slider.value = 5
+    viewer._presets.value = "mediastinum"
+    assert (viewer.index, viewer.window) == (5, "mediastinum")
+    viewer._level.value = 60
+    assert viewer.window == (60, 350)
+    viewer._checks["lungs"].value = False
+    assert viewer.shown == ("lesions",)
+    viewer._overlay.value = "fill"
+    assert viewer.overlay == "fill"
+
+
+def test_every_plane_remembers_its_slice(phantom):
+    viewer = SliceViewer(phantom)
+    viewer.index = 2
+    viewer.plane = "coronal"
+    assert (viewer.index, viewer._slider.max) == (32, 63)
+    viewer.index = 60
+    viewer.plane = "axial"
+    assert (viewer.index, viewer._slider.max, viewer._slider.value) == (2, 15, 2)
+    viewer.plane = "coronal"
+    assert viewer.index == 60
+
+
+def test_a_change_draws_once(phantom, monkeypatch):
+    viewer = SliceViewer(phantom)
+    drawn = []
+    monkeypatch.setattr(viewer, "_render", lambda: drawn.append(viewer.index))
+    viewer.plane = "sagittal"
+    viewer.window = "bone"
+    viewer._slider.value = 4
+    assert len(drawn) == 3
+
+
+def test_two_viewers_can_be_linked(phantom):
+    one, two = SliceViewer(phantom), SliceViewer(phantom, "truth")
+    traitlets.link((one, "index"), (two, "index"))
+    one._slider.value = 4
+    assert two.index == 4 and two._slider.value == 4
+
+
+@pytest.mark.parametrize(
+    "change", [{"index": 16}, {"index": -1}, {"plane": "oblique"}, {"window": "liver"}, {"shown": ("ribs",)}]
+)
+def test_a_wrong_state_is_refused_and_not_kept(phantom, change):
+    viewer = SliceViewer(phantom, "truth")
+    (name, value), before = *change.items(), viewer.png()
+    with pytest.raises(ChoiceError):
+        setattr(viewer, name, value)
+    assert viewer.png() == before
+
+
+def test_masks_and_heat_that_do_not_fit_are_refused(scan):
+    with pytest.raises(ChoiceError, match="truth"):
+        SliceViewer(scan, "truth")
+    with pytest.raises(ChoiceError, match="labels == 1"):
+        SliceViewer(scan, {"lungs": np.ones(SHAPE, np.uint8)})
+    with pytest.raises(ChoiceError, match="heat"):
+        SliceViewer(scan, heat=np.zeros(SHAPE[1:]))
+    with pytest.raises(ChoiceError, match="named 'heat'"):
+        SliceViewer(scan, {"heat": scan.hu > 0})
+    with pytest.raises(ChoiceError, match="8 slices"):
+        SliceViewer(scan, curve=np.zeros(5))
+
+
+def test_the_curve_is_the_lesions_share_of_the_lungs(phantom):
+    share = lesion_share({"lungs": phantom.truth.lungs, "lesions": phantom.truth.lesions})
+    z = int(np.nanargmax(share))
+    assert share[z] == phantom.truth.lesions[z].sum() / phantom.truth.lungs[z].sum()
+    assert np.isnan(share[~phantom.truth.lungs.any(axis=(1, 2))]).all()
+    viewer = SliceViewer(phantom, "truth")
+    viewer.index = z
+    assert f"{share[z]:.0%}" in viewer._caption.value
+    strip = picture(viewer)[512:]
+    bright = np.flatnonzero((strip[20:] > 200).all(axis=(0, 2)))
+    assert abs(bright.mean() / 511 - z / 15) < 0.03
+
+
+def test_without_a_kernel_a_still_picture_is_shown(phantom):
+    bundle = SliceViewer(phantom.renamed("<b>x</b>"))._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert "<b>x" not in bundle["text/html"] and "&lt;b&gt;x" in bundle["text/html"]
+    data = re.search(r"base64,([^\"]+)", bundle["text/html"])[1]
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (512, 512)
+
+
+def test_closing_frees_every_widget(phantom):
+    living = widgets.widget._instances if hasattr(widgets.widget, "_instances") else widgets.Widget.widgets
+    before = set(living)
+    viewer = SliceViewer(phantom, "truth", heat=np.zeros(phantom.shape))
+    assert len(living) > len(before) + 20
+    viewer.close()
+    assert set(living) == before
+
+
+# Predictions
+
+
+class FakeCohort:
+    def scan(self, name: str) -> Scan:
+        if name == "broken":
+            raise ScanError("broken.nii.gz: not a <b>gzip</b> file.")
+        return make_phantom(seed=int(name[-1]), shape=(16, 64, 64)).renamed(name)
+
+
+@pytest.fixture
+def predictions(monkeypatch):
+    """A viewer of three predictions: right, two grades off, and a scan of unknown grade that cannot be opened."""
+    shares = np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.2, 0.6], [0.2, 0.5, 0.2, 0.1]], np.float32)
+    predicted = SimpleNamespace(
+        names=["scan-0", "scan-1", "broken"], probabilities=shares, indices=np.array([0, 1, -1]), patients=list("abc")
+    )
+    asked = []
+
+    def grad_cam(model, image, grade=None):
+        asked.append(grade)
+        return np.full(image.shape[1:], 0.5, np.float32)
+
+    monkeypatch.setattr("ggo_lab.saliency.grad_cam", grad_cam)
+    model = SimpleNamespace(recipe=Recipe(size=32))
+    viewer = PredictionViewer(FakeCohort(), model, SimpleNamespace(predictions=predicted))
+    viewer.asked = asked
+    return viewer
+
+
+def test_lists_hold_the_rows_they_name(predictions):
+    rows = {key: value.tolist() for key, value in predictions.choices.items()}
+    assert rows["all"] == [0, 1, 2] and rows["right"] == [0] and rows["wrong"] == [1]
+    assert rows["more than one grade off"] == [1] and rows["true moderate"] == [1] and rows["predicted mild"] == [0]
+    assert "true critical" not in rows
+
+
+def test_choosing_a_scan_shows_it_with_its_verdict(predictions):
+    assert predictions.name == "scan-0" and predictions.viewer.scan.name == "scan-0"
+    first = predictions.viewer
+    first.window = "bone"
+    predictions._list.value = "scan-1"
+    assert predictions.viewer.scan.name == "scan-1" and predictions.viewer.window == "bone"
+    assert first.comm is None  # closed
+    assert "Predicted critical (60%), true moderate: two grades off." in predictions._verdict.value
+    with pytest.raises(traitlets.TraitError):
+        predictions.viewer.opacity = 2
+    predictions.choice = "right"
+    assert predictions.name == "scan-0" and predictions._list.index == 0
+
+
+def test_grad_cam_lies_on_the_slices_the_network_sees(predictions):
+    viewer = predictions.viewer
+    assert viewer.marks == (2, 8, 13) and set(viewer.heat) == {2, 8, 13} and viewer.heat[2].shape == (64, 64)
+    predictions.explained = "severe"
+    assert predictions.asked == [None, Grade.SEVERE]
+    predictions.explained = "nothing"
+    assert predictions.viewer.heat is None
+    predictions._jumps.value = 13
+    assert predictions.viewer.index == 13
+    predictions.viewer.index = 12
+    assert predictions._jumps.value is None
+
+
+def test_a_scan_that_cannot_be_opened_says_so_and_the_next_one_shows(predictions):
+    predictions.name = "broken"
+    assert predictions.viewer is None
+    assert "not a &lt;b&gt;gzip" in predictions._place.children[0].value
+    with pytest.raises(CohortError, match="could not be opened"):
+        predictions.to_html("never.html")
+    predictions.explained = "nothing"
+    predictions.name = "scan-1"
+    assert predictions.viewer.scan.name == "scan-1"
+
+
+@pytest.mark.parametrize("change", [("name", "nobody"), ("choice", "true critical"), ("explained", "deadly")])
+def test_unknown_choices_are_refused(predictions, change):
+    with pytest.raises(ChoiceError):
+        setattr(predictions, *change)
+
+
+def test_sentences():
+    shares = np.array([0.1, 0.2, 0.61, 0.09])
+    assert sentence(shares, Grade.SEVERE) == "Predicted severe (61%), true severe: right."
+    assert sentence(shares, None) == "Predicted severe (61%); the true grade is not known."
+
+
+# Pages
+
+
+def page_data(path) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+
+
+def unpack_hu(data: dict) -> np.ndarray:
+    """What volume.js does, voxel by voxel."""
+    packed = np.frombuffer(zlib.decompress(base64.b64decode(data["hu"])), np.uint8)
+    zigzag = packed.reshape(2, *data["shape"]).astype(int)
+    zigzag = zigzag[0] | zigzag[1] << 8
+    rest = (zigzag >> 1) ^ -(zigzag & 1)
+    hu = np.zeros(data["shape"], np.int16)
+    for z, y, x in np.ndindex(*data["shape"]):
+        left = int(hu[z, y, x - 1] if x else hu[z, y - 1, x] if y else 0)
+        up = int(hu[z, y - 1, x]) if y else left
+        hu[z, y, x] = np.array(((left + up) >> 1) + rest[z, y, x]).astype(np.int16)
+    return hu * data["step"]
+
+
+def test_a_page_keeps_every_voxel(tmp_path):
+    rng = np.random.default_rng(0)
+    scan = Scan(rng.choice(np.array([-2048, -1000, 0, 3071, 32767, -32768], np.int16), (3, 5, 4)), (1, 1, 1))
+    mask = rng.random(scan.shape) < 0.5
+    data = page_data(scan_page(scan, tmp_path / "new" / "page.html", masks={"lungs": mask}))
+    np.testing.assert_array_equal(unpack_hu(data), scan.hu)
+    bits = np.unpackbits(np.frombuffer(zlib.decompress(base64.b64decode(data["masks"][0]["bits"])), np.uint8))
+    np.testing.assert_array_equal(bits[: mask.size].reshape(mask.shape), mask)
+
+
+def test_packed_differences_are_small_where_neighbours_are_alike():
+    packed = _pack_hu(np.full((2, 8, 8), -600, np.int16))
+    assert packed.shape == (2, 2, 8, 8) and np.count_nonzero(packed[0]) == 2
+
+
+def test_wide_slices_are_reduced_and_the_page_says_so(tmp_path):
+    wide = Scan(np.full((2, 300, 512), -600, np.int16), (5.0, 0.7, 0.7))
+    path = scan_page(wide, tmp_path / "page.html", masks={"lungs": wide.hu < 0})
+    data = page_data(path)
+    assert data["shape"] == [2, 150, 256] and data["spacing"] == pytest.approx([5.0, 1.4, 1.4])
+    assert "150 × 256 of the scan&#x27;s 300 × 512" in path.read_text()
+    assert (unpack_hu(data) == -600).all()
+
+
+def test_the_page_of_a_full_phantom_with_two_masks_is_under_8_mb(tmp_path):
+    path = SliceViewer(make_phantom(grade=4, seed=2), "truth").to_html(tmp_path / "page.html")
+    assert path.stat().st_size < 8e6
+
+
+def test_the_page_shows_probabilities_and_escapes_every_name(tmp_path):
+    evil = "</script><script>alert(1)</script>"
+    scan = Scan(np.zeros((2, 8, 8), np.int16), (1, 1, 1), name=evil)
+    text = scan_page(
+        scan, tmp_path / "p.html", {evil: scan.hu > 0}, probabilities=np.array([0.1, 0.6, 0.2, 0.1]), notes=[evil]
+    ).read_text()
+    assert "alert(1)</script>" not in text
+    assert text.count("</script>") == 2
+    assert "Predicted: moderate" in text and "60%" in text
+    with pytest.raises(ChoiceError, match="four shares"):
+        scan_page(scan, tmp_path / "p.html", probabilities=[0.5, 0.5])
+
+
+def test_a_page_that_cannot_be_written_says_so(scan, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ScanError, match="cannot be written"):
+        scan_page(scan, tmp_path / "file" / "page.html")
+
+
+def test_a_prediction_viewer_writes_the_page_of_its_scan(predictions, tmp_path):
+    text = predictions.to_html(tmp_path / "p.html").read_text()
+    assert "scan-0" in text and "Predicted: mild" in text
+    data = page_data(tmp_path / "p.html")
+    assert data["marks"] == [2, 8, 13] and data["heat"]["slices"] == [2, 8, 13]
