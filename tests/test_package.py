@@ -13,10 +13,26 @@ import ggo_lab as gl
 
 ROOT = Path(__file__).parents[1]
 # The rooms from top to bottom: a lower one may import an upper one, never the reverse.
-ROOMS = (
-    "errors storage grades scan readers phantom cohort lungs images backbones training evaluation saliency plots "
-    "rendering page viewers cli"
-).split()
+ROOMS = [
+    "errors",
+    "storage",
+    "grades",
+    "scan",
+    "readers",
+    "phantom",
+    "cohort",
+    "lungs",
+    "images",
+    "backbones",
+    "training",
+    "evaluation",
+    "saliency",
+    "plots",
+    "rendering",
+    "page",
+    "viewers",
+    "cli",
+]
 
 
 def room_of(path: Path) -> str:

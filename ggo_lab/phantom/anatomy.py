@@ -334,7 +334,7 @@ def _skin_back(patient: Patient, z: np.ndarray) -> np.ndarray:
 def _mediastinum(patient: Patient, coarse: Grid, heart: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Distance inside what separates the lungs: spine, heart and great vessels with their fat, mm."""
     z, y, x = coarse.mesh()
-    _, spine_y = patient.spine(z)
+    spine_x, spine_y = patient.spine(z)
     behind = y - spine_y
     body = 20 * patient.scale - np.hypot(x - spine_x, behind)
     ribs = (17 * patient.scale + 0.75 * behind - np.abs(x - spine_x)) * 0.8

@@ -1,27 +1,15 @@
-"""A cohort: a table of scans with grades, patients and splits, and where cohorts come from."""
+"""A cohort: a table of scans with grades, patients and splits, and the way to open a row."""
 
-import json
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ggo_lab.errors import CohortError
 from ggo_lab.grades import Grade
-from ggo_lab.phantom import make_phantom
-from ggo_lab.readers import read_scan
 from ggo_lab.scan import Scan
-from ggo_lab.storage import code_fingerprint
 
 SPLITS = ("train", "validation", "test")
-
-# Share of each grade among the 460 training scans of arXiv:2303.16904 (132/123/166/39).
-PAPER_GRADE_SHARES = {Grade.MILD: 0.29, Grade.MODERATE: 0.27, Grade.SEVERE: 0.36, Grade.CRITICAL: 0.08}
-# The easiest phantom to call mild still shows something, and no phantom sits on a band's edge, where a voxel of
-# rounding would change its grade.
-_LEAST_INVOLVEMENT, _EDGE_MARGIN, _MOST_INVOLVEMENT = 0.03, 0.02, 0.92
 
 
 class Cohort:
@@ -164,96 +152,3 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
             torn,
         )
     return table
-
-
-# ---- where cohorts come from ----------------------------------------------------------------------------------
-
-
-def phantom_cohort(n: int = 120, seed: int = 0, shape: tuple[int, int, int] = (64, 256, 256)) -> Cohort:
-    """Describe a cohort of phantoms, already split by patient; each scan is made when it is opened.
-
-    Args:
-        n: number of scans, one per patient; grades in the paper's shares (29/27/36/8%).
-        seed: of everything. The same seed gives the same patients on any machine.
-        shape: voxels (Z, Y, X) of each scan.
-    Returns: a Cohort whose table also holds `involvement` (0..1, as asked for) and `phantom_seed`.
-    """
-    if n < 1:
-        raise CohortError(f"n={n} scans make no cohort; ask for at least 1.", n)
-    rng = np.random.default_rng(seed)
-    shares = np.array(list(PAPER_GRADE_SHARES.values()))
-    counts = np.floor(shares * n).astype(int)
-    for index in np.argsort(counts - shares * n, kind="stable")[: n - counts.sum()]:
-        counts[index] += 1  # the grades that lost most by rounding down
-    grades = rng.permutation(np.repeat(list(PAPER_GRADE_SHARES), counts))
-    involvement = [
-        rng.uniform(max(low + _EDGE_MARGIN, _LEAST_INVOLVEMENT), min(high - _EDGE_MARGIN, _MOST_INVOLVEMENT))
-        for low, high in (Grade(grade).band for grade in grades)
-    ]
-    table = pd.DataFrame(
-        {
-            "name": [f"phantom-{seed}-{i:04d}" for i in range(n)],
-            "patient": [f"patient-{seed}-{i:04d}" for i in range(n)],
-            "grade": grades,
-            "split": pd.NA,
-            "involvement": np.round(involvement, 4),
-            "phantom_seed": [seed * 100_000 + i for i in range(n)],
-        }
-    )
-    open_row, identify_row = partial(_make_row, shape=tuple(shape)), partial(_identify_phantom, shape=tuple(shape))
-    return Cohort(table, open_row, identify_row).split_by_patient(seed=seed)
-
-
-def _make_row(row: dict, shape: tuple[int, int, int]) -> Scan:
-    return make_phantom(involvement=float(row["involvement"]), seed=int(row["phantom_seed"]), shape=shape)
-
-
-def _identify_phantom(row: dict, shape: tuple[int, int, int]) -> str:
-    return json.dumps([code_fingerprint("phantom"), int(row["phantom_seed"]), float(row["involvement"]), shape])
-
-
-def read_cohort(csv: str | Path) -> Cohort:
-    """Read a cohort from a CSV file of your own.
-
-    Args:
-        csv: columns `path` (of a file or folder that read_scan opens; relative to the CSV's folder) and, where known,
-            `name` (default: the path), `patient` (default: the name), `grade` (1..4) and `split`.
-    Returns: a Cohort; without a `split` column, call `split_by_patient` next.
-    Raises:
-        CohortError: no such file, no `path` column, no row, or none of the named scans exists.
-    """
-    csv = Path(csv)
-    try:
-        table = pd.read_csv(csv, sep=None, engine="python", dtype={"name": "string", "patient": "string"})
-    except FileNotFoundError:
-        raise CohortError(
-            f"{csv}: no such file; give a CSV with the columns path, grade, patient, split.", csv
-        ) from None
-    except (ValueError, OSError) as error:
-        raise CohortError(f"{csv}: not a readable CSV ({error}); save it as plain comma-separated text.", csv) from None
-    if "path" not in table:
-        raise CohortError(f"{csv}: no column 'path'; found {list(table.columns)}.", csv)
-    if table["path"].isna().any() or table.empty:
-        raise CohortError(f"{csv}: {int(table['path'].isna().sum())} of {len(table)} rows have a path missing.", csv)
-    table["name"] = table["name"] if "name" in table else table["path"]
-    table["patient"] = table["patient"] if "patient" in table else table["name"]
-    for column in ("grade", "split"):
-        if column not in table:
-            table[column] = pd.NA
-    table["path"] = [str((csv.parent / path).resolve()) for path in table["path"]]
-    if not any(Path(path).exists() for path in table["path"]):
-        raise CohortError(
-            f"{csv}: none of its {len(table)} scans exists; the first is looked for at {table['path'][0]}.", csv
-        )
-    return Cohort(table, _read_row, _identify_path)
-
-
-def _read_row(row: dict) -> Scan:
-    return read_scan(row["path"])
-
-
-def _identify_path(row: dict) -> str:
-    """A file's or folder's path, sizes and times of change."""
-    path = Path(row["path"])
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return json.dumps([str(path), [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]])
