@@ -33,13 +33,21 @@ _ROOMS = {
         "image_to_scan_grid",
         "image_set_of",
         "prepare",
-        "cache_folder",
     ],
     "backbones": ["BACKBONES", "Backbone", "build_backbone", "count_parameters"],
     "training": ["TrainConfig", "History", "fit", "save_model", "load_model"],
     "evaluation": ["Predictions", "Report", "predict", "evaluate", "wilson"],
     "saliency": ["grad_cam", "share_inside"],
-    "plots": [],
+    "plots": [
+        "use_style",
+        "plot_slice",
+        "plot_image",
+        "plot_grade_counts",
+        "plot_history",
+        "plot_confusion",
+        "plot_scores",
+        "plot_probabilities",
+    ],
     "viewers": ["SliceViewer", "PredictionViewer"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -219,11 +219,14 @@ class _ImageOfScan:
         """One sentence, HTML: how much of the heat lies in lesions, and what chance would give."""
         if self.scan.truth is None:
             return ""
-        lesions = self.scan.truth.lesions[list(self.slices)]
-        total = sum(float(heat[z].sum()) for z in self.slices)
-        inside = sum(float(heat[z][mask].sum()) for z, mask in zip(self.slices, lesions, strict=True))
-        share = inside / total if total else 0.0
-        return _paragraph(f"{share:.0%} of the heat lies in lesions, which cover {lesions.mean():.0%} of these slices.")
+        from ggo_lab.saliency import share_inside
+
+        inside = share_inside(heat, self.scan.truth.lesions)
+        if np.isnan(inside.share):
+            return _paragraph("Nothing in the image speaks for this grade, so there is no heat.")
+        return _paragraph(
+            f"{inside.share:.0%} of the heat lies in lesions, which cover {inside.chance:.0%} of these slices."
+        )
 
 
 def sentence(probabilities: np.ndarray, true: Grade | None) -> str:

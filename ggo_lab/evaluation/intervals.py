@@ -1,0 +1,94 @@
+"""Intervals: how far a number could be from what many more patients would give."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest
+
+from ggo_lab.errors import ChoiceError
+from ggo_lab.grades import Grade
+
+CONFIDENCE = 0.95
+
+
+class Interval(NamedTuple):
+    """Lower and upper end of an interval."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:.2f} to {self.high:.2f}"
+
+
+def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """Give the Wilson score interval of a share, which holds for few scans too (Wilson 1927).
+
+    Args:
+        successes: how many of n, for example how many critical scans were recognised.
+    Returns: (0, 1) where n is 0: nothing is known.
+
+    >>> print(wilson(3, 5))
+    0.23 to 0.88
+    """
+    if not 0 <= successes <= n:
+        raise ChoiceError(f"{successes} of {n} is no share; successes must be 0 to n.", (successes, n))
+    if n == 0:
+        return Interval(0.0, 1.0)
+    found = binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def imagined_scans() -> tuple[np.ndarray, np.ndarray]:
+    """The scans that bootstrap_weights imagines: one of every true grade for every predicted grade.
+
+    Returns: int (16,), true grade - 1; float64 (16, 4), probabilities that fall by half with every grade's distance
+        from the predicted one.
+    """
+    true, predicted = (part.ravel() for part in np.indices((len(Grade), len(Grade))))
+    return true, _falling(predicted)
+
+
+def _falling(index: np.ndarray) -> np.ndarray:
+    shares = 0.5 ** np.abs(index[:, None] - np.arange(len(Grade)))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def bootstrap_weights(patients: list[str], indices: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw patients with replacement, and say how often each scan counts in every draw.
+
+    Patients, not scans, are drawn: two scans of one person are not two independent witnesses. The draw is stratified
+    by grade (a patient's highest), so that a rare grade never vanishes from it.
+
+    To each grade's patients one imagined patient is added, more often graded nearly right than far off. Without it,
+    two of two critical scans graded right would give a recall of 1 in every draw, as if nothing could be learnt from
+    a third; the plain bootstrap's 95% intervals for macro-F1 on 24 scans held the truth in 73 to 86 of 100
+    simulations, these in 95 to 98 (see benchmarks/coverage.py). With many patients it changes nothing.
+
+    Args:
+        patients: of each of N scans.
+        indices: int (N,), grade - 1.
+    Returns: float64 (draws, N + 16); the last columns are of imagined_scans.
+    """
+    _, patient = np.unique(np.asarray(patients, object).astype(str), return_inverse=True)
+    highest = np.zeros(patient.max() + 1, int)
+    np.maximum.at(highest, patient, indices)
+    drawn = np.empty((draws, len(highest)))
+    imagined = np.zeros((draws, len(Grade), len(Grade)))
+    for grade in np.unique(highest):
+        members = np.flatnonzero(highest == grade)
+        n = len(members)
+        chances = np.concatenate([np.full(n, 1.0), _falling(np.array([grade]))[0]]) / (n + 1)
+        counts = rng.multinomial(n, chances, size=draws)
+        drawn[:, members], imagined[:, grade] = counts[:, :n], counts[:, n:]
+    return np.concatenate([drawn[:, patient], imagined.reshape(draws, -1)], axis=1)
+
+
+def percentile_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """The middle share of resampled values; nan where none is a number."""
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return Interval(np.nan, np.nan)
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(values, (tail, 100 - tail))
+    return Interval(float(low), float(high))

@@ -1,0 +1,221 @@
+"""Every static figure of the course. Functions take Axes, draw one thing, and give the Axes back."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from ggo_lab.cohort import Cohort
+from ggo_lab.errors import check_choice
+from ggo_lab.evaluation import Report
+from ggo_lab.grades import GRADE_NAMES, Grade
+from ggo_lab.rendering import PLANES, Heat, check_heat, check_masks, heat_slice, mask_colors, slice_of, slice_spacing
+from ggo_lab.scan import Scan, Window, as_window
+from ggo_lab.training import History
+
+# Two colours for the two splits that a history shows (Okabe & Ito 2008), apart from those of grades and masks.
+_SPLIT_COLORS = {"train": "#999999", "validation": "#CC79A7"}
+
+
+def use_style() -> None:
+    """Set the look of the course's figures, for this session."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7.0, 3.6),  # inches
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "image.cmap": "gray",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "axes.titlelocation": "left",
+            "legend.frameon": False,
+            "font.size": 10,
+        }
+    )
+
+
+def plot_slice(
+    scan: Scan,
+    index: int | None = None,
+    plane: str = "axial",
+    window: str | Window | tuple[float, float] = "lung",
+    masks: Mapping[str, np.ndarray] | str | None = None,
+    heat: Heat | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one slice in its true proportions, with letters at the edges, outlines of masks, and heat.
+
+    Args:
+        index: of the slice, counted along the plane's axis of scan.hu; the middle one if left out.
+        window, masks, heat: as in SliceViewer.
+    """
+    check_choice("plane", plane, PLANES)
+    axis, letters = PLANES[plane]
+    index = scan.shape[axis] // 2 if index is None else index
+    level, width = as_window(window)
+    masks, heat = check_masks(scan, masks), check_heat(scan, heat)
+    row_mm, column_mm = slice_spacing(scan, plane)
+    ax = _axes(ax)
+    ax.imshow(
+        slice_of(scan.hu, plane, index),
+        vmin=level - width / 2,
+        vmax=level + width / 2,
+        aspect=row_mm / column_mm,
+        interpolation="bilinear",
+    )
+    warm = None if heat is None else heat_slice(heat, scan.shape, plane, index)
+    if warm is not None:
+        ax.imshow(warm, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * np.clip(warm, 0, 1), aspect=row_mm / column_mm)
+    colors = mask_colors(list(masks))
+    for name, mask in masks.items():
+        part = slice_of(mask, plane, index)
+        if part.any() and not part.all():
+            ax.contour(part, levels=[0.5], colors=colors[name], linewidths=1)
+        ax.plot([], [], color=colors[name], label=name)
+    if masks:
+        ax.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=3, fontsize="small", borderpad=0)
+    for letter, place in zip(letters, ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02)), strict=True):
+        across = "left" if place[0] < 0.1 else "right" if place[0] > 0.9 else "center"
+        up = "top" if place[1] > 0.9 else "bottom" if place[1] < 0.1 else "center"
+        ax.text(*place, letter, transform=ax.transAxes, color="white", ha=across, va=up, fontweight="bold")
+    ax.set_title(f"{scan.name}, {plane} {index}")
+    ax.set_axis_off()
+    return ax
+
+
+def plot_image(image: np.ndarray, slices: tuple[int, ...] | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the channels of a network's image side by side.
+
+    Args:
+        image: uint8 (C, H, W).
+        slices: their indices in the scan, for the title.
+    """
+    ax = _axes(ax)
+    gap = np.full((image.shape[1], max(2, image.shape[2] // 60)), 255, np.uint8)
+    parts = [part for channel in image for part in (channel, gap)][:-1]
+    ax.imshow(np.hstack(parts), vmin=0, vmax=255)
+    said = "" if slices is None else f", slices {', '.join(str(z) for z in slices)} from the feet"
+    ax.set_title(f"{len(image)} channels of {image.shape[1]} x {image.shape[2]} pixels{said}")
+    ax.set_axis_off()
+    return ax
+
+
+def plot_grade_counts(cohort: Cohort, ax: Axes | None = None) -> Axes:
+    """Draw how many scans of each grade every split holds, as stacked bars."""
+    counts = cohort.counts()
+    ax = _axes(ax)
+    left = np.zeros(len(counts))
+    for name in counts.columns:
+        color = Grade[name.upper()].color if name in GRADE_NAMES else "#999999"
+        bars = ax.barh(counts.index, counts[name], left=left, color=color, label=name)
+        ax.bar_label(bars, [n or "" for n in counts[name]], label_type="center", color="white", fontsize="small")
+        left += counts[name].to_numpy()
+    ax.invert_yaxis()
+    ax.set_xlabel("scans")
+    ax.legend(ncols=len(counts.columns), loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
+    return ax
+
+
+def plot_history(history: History, ax: Axes | None = None, measure: str = "loss") -> Axes:
+    """Draw a run's loss or accuracy, epoch by epoch, with a mark where the kept state is.
+
+    Args:
+        measure: "loss" or "accuracy".
+    """
+    check_choice("measure", measure, ("loss", "accuracy"))
+    table, ax = history.table, _axes(ax)
+    for split, color in _SPLIT_COLORS.items():
+        ax.plot(table["epoch"], table[f"{split}_{measure}"], color=color, marker=".", label=split)
+    best = table[table["best"]].iloc[0]
+    ax.axvline(best["epoch"], color="#444444", linewidth=1, linestyle=":")
+    ax.plot(best["epoch"], best[f"validation_{measure}"], "o", color=_SPLIT_COLORS["validation"], markersize=9)
+    ax.annotate(
+        "kept", (best["epoch"], 1), xycoords=("data", "axes fraction"), xytext=(3, -2), va="top",
+        textcoords="offset points", fontsize="small",
+    )  # fmt: skip
+    chance = np.log(len(Grade)) if measure == "loss" else None
+    if chance is not None:
+        ax.axhline(chance, color="#bbbbbb", linewidth=1, zorder=0)
+        ax.annotate(
+            "chance, ln 4", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#777777",
+            fontsize="small",
+        )  # fmt: skip
+        ax.set_ylim(0, min(ax.get_ylim()[1], 3 * chance))
+    else:
+        ax.set_ylim(0, 1.02)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(measure)
+    ax.legend(loc="best")
+    return ax
+
+
+def plot_confusion(report: Report, ax: Axes | None = None) -> Axes:
+    """Draw the confusion matrix: counts, shaded by the share of each true grade."""
+    ax = _axes(ax)
+    counts, percent = report.confusion, report.confusion_percent.fillna(0)
+    ax.imshow(percent, cmap="Greys", vmin=0, vmax=130)
+    for (row, column), count in np.ndenumerate(counts.to_numpy()):
+        if count:
+            dark = percent.iat[row, column] > 70
+            text = f"{count}\n{percent.iat[row, column]:.0f}%"
+            ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
+    ticks = range(len(counts))
+    ax.set_xticks(ticks, counts.columns)
+    ax.set_yticks(ticks, [f"{name} ({n})" for name, n in zip(counts.index, counts.sum(axis=1), strict=True)])
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true (scans)")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    return ax
+
+
+def plot_scores(reports: Mapping[str, Report], measure: str = "macro-F1", ax: Axes | None = None) -> Axes:
+    """Draw one measure of several reports with its 95% intervals, over the majority baseline.
+
+    Args:
+        reports: by the name to show.
+        measure: a row of Report.scores.
+    """
+    ax = _axes(ax)
+    names = list(reports)
+    values = pd.Series({name: float(report.scores.loc[measure, "value"]) for name, report in reports.items()})
+    ends = np.array([reports[name].interval(measure) for name in names])
+    rows = np.arange(len(names))
+    ax.hlines(rows, ends[:, 0], ends[:, 1], color="#444444", linewidth=2)
+    ax.plot(values, rows, "o", color="#444444")
+    for row, (name, value) in enumerate(values.items()):
+        ax.annotate(f"{value:.2f}", (value, row), xytext=(0, 6), textcoords="offset points", ha="center")
+        majority = float(reports[name].scores.loc[measure, "majority"])
+        ax.plot(majority, row, "|", color="#D55E00", markersize=14, label="majority" if row == 0 else None)
+    ax.set_yticks(rows, names)
+    ax.set_ylim(len(names) - 0.5, -0.6)
+    ax.set_xlabel(f"{measure}, 95% interval")
+    ax.legend(loc="best")
+    return ax
+
+
+def plot_probabilities(probabilities: np.ndarray, grade: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the four probabilities of one scan; a frame marks the true grade where it is known.
+
+    Args:
+        probabilities: (4,). grade: 1..4.
+    """
+    ax = _axes(ax)
+    bars = ax.barh(GRADE_NAMES, probabilities, color=[g.color for g in Grade])
+    ax.bar_label(bars, [f"{p:.0%}" for p in probabilities], padding=3)
+    if grade is not None:
+        bars[Grade(grade).index].set(edgecolor="black", linewidth=2)
+        ax.get_yticklabels()[Grade(grade).index].set_fontweight("bold")
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.12)
+    ax.set_xlabel("probability" + ("" if grade is None else " (framed: the true grade)"))
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return plt.subplots()[1] if ax is None else ax
