@@ -36,10 +36,10 @@ def grad_cam(model: Backbone, image: np.ndarray, grade: int | None = None) -> np
     seen: list[Tensor] = []
 
     def watch(_layer: nn.Module, _given: tuple[Tensor], features: Tensor) -> Tensor:
-        # Features of frozen layers carry no gradient unless told to; a copy, since a layer that works in place may
-        # follow.
-        seen.append((features if features.requires_grad else features.requires_grad_()).clone())
-        return seen[0]
+        # Features of frozen layers carry no gradient unless told to. The network goes on with a copy, since a layer
+        # that works in place may follow.
+        seen.append(features if features.requires_grad else features.requires_grad_())
+        return features.clone()
 
     hook = model.cam_layer.register_forward_hook(watch)
     try:

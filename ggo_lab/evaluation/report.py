@@ -1,5 +1,6 @@
 """Judge predictions: every number with its interval, beside what no network at all would reach."""
 
+import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class Report:
         tables = [self._scores_as_text(), self._grades_as_text(), self.confusion]
         cautions = "".join(f"<li>{caution}</li>" for caution in self.cautions)
         shown = "".join(table.to_html() for table in tables)
-        return f"<p><b>{self._headline()}</b></p>{shown}<p>{_CONFUSION_SAID}</p><ul>{cautions}</ul>"
+        return f"<p><b>{html.escape(self._headline())}</b></p>{shown}<p>{_CONFUSION_SAID}</p><ul>{cautions}</ul>"
 
 
 _TABLES = ("scores", "per_grade", "confusion")
