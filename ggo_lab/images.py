@@ -266,7 +266,8 @@ def prepare(cohort: Cohort, recipe: Recipe = Recipe(), jobs: int | None = None, 
     """
     if len(cohort) == 0:
         raise CohortError("The cohort is empty: there is nothing to prepare.")
-    order = np.argsort([SPLITS.index(s) if s in SPLITS else len(SPLITS) for s in cohort.table["split"]], kind="stable")
+    place = {split: i for i, split in enumerate(SPLITS)}
+    order = np.argsort(cohort.table["split"].map(place).fillna(len(SPLITS)), kind="stable")
     cohort = cohort.subset(order)
     rows = cohort.table.to_dict("records")
     folder = cache_folder() / "images"

@@ -220,3 +220,9 @@ def test_a_cache_that_cannot_be_made_says_what_to_do(monkeypatch, tmp_path):
 def test_an_empty_cohort_is_refused():
     with pytest.raises(gl.CohortError, match="empty"):
         gl.prepare(toy_cohort(2).subset([]), gl.Recipe(size=16))
+
+
+def test_a_cohort_without_splits_is_prepared_in_its_own_order():
+    table = toy_cohort(3).table.assign(split=[None, "train", None])
+    images = gl.prepare(gl.Cohort(table, lambda row: ramp(), lambda row: row["name"]), gl.Recipe(size=16), jobs=1)
+    assert images.names == ["s1", "s0", "s2"] and len(images.test) == 0
