@@ -1,0 +1,108 @@
+"""Figures: what they draw is read back from the Axes."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.colors import to_hex
+
+import ggo_lab as gl
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return gl.make_phantom(grade=3, seed=1, shape=(16, 64, 64))
+
+
+@pytest.fixture(scope="module")
+def report():
+    true = np.repeat(np.arange(4), [4, 3, 2, 1])
+    shares = 0.7 * np.eye(4)[(true + (np.arange(10) == 0)) % 4] + 0.075
+    names = [f"s{i}" for i in range(10)]
+    return gl.evaluate(gl.Predictions(names, names, true, shares, "toy"), draws=50)
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_a_slice_is_drawn_in_its_true_proportions_with_letters(scan, plane):
+    ax = gl.plot_slice(scan, plane=plane)
+    height, width = ax.images[0].get_array().shape
+    drawn = (height * scan.spacing[0 if plane != "axial" else 1], width * scan.spacing[2])
+    assert ax.get_aspect() * height / width == pytest.approx(drawn[0] / drawn[1])
+    letters = {text.get_text(): text.get_position() for text in ax.texts}
+    if plane != "sagittal":
+        assert letters["R"][0] < 0.5 < letters["L"][0]
+    else:
+        assert letters["A"][0] < 0.5 < letters["P"][0]
+
+
+def test_a_slice_shows_its_window_masks_and_heat(scan):
+    heat = np.zeros(scan.shape[1:], np.float32)
+    heat[20, 30] = 1
+    ax = gl.plot_slice(scan, 8, window="bone", masks="truth", heat={8: heat})
+    assert ax.images[0].get_clim() == (-500, 1300)
+    assert np.array_equal(ax.images[0].get_array(), scan.hu[8]) and np.array_equal(ax.images[1].get_array(), heat)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["lungs", "lesions"]
+    with pytest.raises(gl.ChoiceError, match="plane='oblique'"):
+        gl.plot_slice(scan, plane="oblique")
+
+
+def test_an_image_is_drawn_with_all_its_channels(scan):
+    image = gl.scan_to_image(scan, gl.Recipe(size=64))
+    drawn = gl.plot_image(image, (2, 8, 13)).images[0].get_array()
+    assert drawn.shape[0] == 64 and np.array_equal(drawn[:, -64:], image[2])
+
+
+def test_grade_counts_add_up_to_the_cohort():
+    cohort = gl.phantom_cohort(20)
+    ax = gl.plot_grade_counts(cohort)
+    widths = [sum(bar.get_width() for bar in bars) for bars in ax.containers]
+    assert sum(widths) == 20
+    assert to_hex(ax.containers[3][0].get_facecolor()) == gl.Grade.CRITICAL.color.lower()
+
+
+@pytest.mark.parametrize("measure", ["loss", "accuracy"])
+def test_a_history_marks_the_kept_epoch(measure):
+    table = pd.DataFrame({"epoch": [1, 2, 3], "seconds": 1.0, "best": [False, True, False]})
+    for split in ("train", "validation"):
+        table[f"{split}_loss"], table[f"{split}_accuracy"] = [1.4, 0.9, 1.0], [0.3, 0.7, 0.6]
+    history = gl.History(table, 2, "max_epochs", gl.TrainConfig(), None, "cpu")
+    ax = gl.plot_history(history, measure=measure)
+    lines = {line.get_label(): line for line in ax.lines}
+    assert lines["train"].get_ydata().tolist() == table[f"train_{measure}"].tolist()
+    marked = [line for line in ax.lines if line.get_markersize() == 9]
+    assert (marked[0].get_xdata()[0], marked[0].get_ydata()[0]) == (2, table[f"validation_{measure}"][1])
+
+
+def test_confusion_shows_every_count(report):
+    ax = gl.plot_confusion(report)
+    shown = {tuple(map(int, text.get_position())): int(text.get_text().split("\n")[0]) for text in ax.texts}
+    counts = report.confusion.to_numpy()
+    assert shown == {(column, row): n for (row, column), n in np.ndenumerate(counts) if n}
+
+
+def test_scores_show_intervals_and_the_majority(report):
+    ax = gl.plot_scores({"one": report, "two": report}, "accuracy")
+    ends = ax.collections[0].get_segments()
+    assert [tuple(end[:, 0]) for end in ends] == [tuple(report.interval("accuracy"))] * 2
+    assert any(line.get_xdata()[0] == report.scores.loc["accuracy", "majority"] for line in ax.lines)
+
+
+def test_probabilities_frame_the_true_grade():
+    ax = gl.plot_probabilities(np.array([0.1, 0.2, 0.3, 0.4]), gl.Grade.SEVERE)
+    assert [bar.get_width() for bar in ax.patches] == [0.1, 0.2, 0.3, 0.4]
+    assert [bar.get_linewidth() == 2 for bar in ax.patches] == [False, False, True, False]
+
+
+def test_style_is_set():
+    with matplotlib.rc_context():
+        gl.use_style()
+        assert plt.rcParams["image.cmap"] == "gray" and plt.rcParams["figure.constrained_layout.use"]
