@@ -141,7 +141,7 @@ def plot_history(history: History, ax: Axes | None = None, measure: str = "loss"
     if chance is not None:
         ax.axhline(chance, color="#bbbbbb", linewidth=1, zorder=0)
         ax.annotate(
-            "chance, ln 4", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#777777",
+            "chance\nln 4", (1.01, chance), xycoords=("axes fraction", "data"), va="center", color="#777777",
             fontsize="small",
         )  # fmt: skip
         ax.set_ylim(0, min(ax.get_ylim()[1], 3 * chance))
