@@ -3,24 +3,26 @@
 import dataclasses
 import hashlib
 import json
+import math
 import tempfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-import joblib
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm.auto import tqdm
 
 from ggo_lab.cohort import SPLITS, Cohort
+from ggo_lab.cohort.parallel import for_each
 from ggo_lab.errors import ChoiceError, CohortError, GgoLabError, check_choice
 from ggo_lab.lungs import segment_lungs
 from ggo_lab.scan import Scan, window
-from ggo_lab.storage import cache_folder, code_fingerprint, write_whole
+from ggo_lab.storage import cache_folder, code_fingerprint, sweep_unfinished, write_whole, writing_to
 
 # When one of these rooms changes, images in the cache are made anew.
 _CODE_BEHIND_IMAGES = ("scan", "readers", "lungs", "images")
@@ -260,9 +262,11 @@ def prepare(cohort: Cohort, recipe: Recipe = Recipe(), jobs: int | None = None, 
         jobs: processes (default: one per core). Runs through joblib: `joblib.parallel_config("dask")` moves it to a
             cluster.
         progress: show a bar while images are being made.
-    Returns: an ImageSet ordered train, validation, test, then without split.
+    Returns: an ImageSet ordered train, validation, test, then without split. A scan that cannot be used is left out,
+        with a warning; `left_out` tells why.
     Raises:
         CohortError: an empty cohort, or one from which no scan could be used.
+        GgoLabError: the cache cannot be written. What was made before is kept.
     """
     if len(cohort) == 0:
         raise CohortError("The cohort is empty: there is nothing to prepare.")
@@ -272,31 +276,80 @@ def prepare(cohort: Cohort, recipe: Recipe = Recipe(), jobs: int | None = None, 
     rows = cohort.table.to_dict("records")
     folder = cache_folder() / "images"
     parts = [folder / f"{_key(recipe, cohort.identify_row(row))}.npz" for row in rows]
-    absent = [i for i, part in enumerate(parts) if _read_part(part, recipe) is None]
-    reasons = {}
-    if absent:
-        # Starting processes takes a second or two: not worth it for a handful of scans.
-        workers = 1 if len(absent) <= 4 else (jobs or joblib.cpu_count())
-        made = joblib.Parallel(n_jobs=workers, return_as="generator")(
-            joblib.delayed(_make_part)(cohort.open_row, rows[i], recipe, parts[i]) for i in absent
-        )
-        for i, reason in zip(
-            absent, tqdm(made, "images", len(absent), delay=2, leave=False, disable=not progress), strict=True
-        ):
-            if reason is not None:
-                reasons[i] = reason
-    left_out = pd.DataFrame([{"name": rows[i]["name"], "reason": reason} for i, reason in reasons.items()])
-    if len(reasons) == len(rows):
-        raise CohortError(f"None of the {len(rows)} scans could be used; the first says: {left_out['reason'][0]}")
+    with _open_shelf(folder) as file:
+        slices, reasons = _collect(cohort, rows, recipe, parts, file, jobs, progress)
+        if not slices:
+            raise CohortError(f"None of the {len(rows)} scans could be used; the first says: {reasons[0]}")
+        # Copy-on-write: nobody can alter the file. Being temporary, it vanishes with the last array that uses it.
+        pixels = np.memmap(file, np.uint8, "c", shape=(len(slices), *_shape(recipe)))
+    left_out = pd.DataFrame([(rows[i]["name"], why) for i, why in reasons.items()], columns=["name", "reason"])
     if reasons:
         warnings.warn(f"{len(reasons)} of {len(rows)} scans were left out:\n{left_out.to_string()}", stacklevel=2)
-    kept = [i for i in range(len(rows)) if i not in reasons]
-    pixels, slices = _gather([parts[i] for i in kept], recipe, folder)
-    table = cohort.table.iloc[kept][["name", "patient", "grade", "split"]].reset_index(drop=True)
-    return ImageSet(pixels, table.assign(slices=slices), recipe, left_out.reindex(columns=["name", "reason"]))
+    table = cohort.table.iloc[list(slices)][["name", "patient", "grade", "split"]].reset_index(drop=True)
+    return ImageSet(pixels, table.assign(slices=list(slices.values())), recipe, left_out)
 
 
-def _make_part(open_row, row: dict, recipe: Recipe, part: Path) -> str | None:
+class _Part(NamedTuple):
+    """One scan's image, uint8 (C, H, W), and the slices it shows."""
+
+    pixels: np.ndarray
+    slices: tuple[int, ...]
+
+
+def _collect(
+    cohort: Cohort,
+    rows: list[dict],
+    recipe: Recipe,
+    parts: list[Path],
+    file: BinaryIO,
+    jobs: int | None,
+    progress: bool,
+) -> tuple[dict[int, tuple[int, ...]], dict[int, str]]:
+    """Lay the images side by side in one file, taken from the cache or made, each read or written once.
+
+    Returns: the slices of each row whose image is in the file, in the rows' order, and why others are not.
+    """
+    size, slices, reasons = math.prod(_shape(recipe)), {}, {}
+
+    def put(i: int, made: _Part) -> None:
+        slices[i] = made.slices
+        _write_at(file, i * size, made.pixels.tobytes(), parts[i].parent)
+
+    for i, part in enumerate(parts):
+        if (stored := _read_part(part, recipe)) is not None:
+            put(i, stored)
+    absent = [i for i in range(len(rows)) if i not in slices]
+    tasks = [(cohort.open_row, rows[i], recipe, parts[i]) for i in absent]
+    for i, made in zip(absent, for_each(_make_part, tasks, "images", jobs, progress), strict=True):
+        if isinstance(made, _Part):
+            put(i, made)
+        else:
+            reasons[i] = made
+    kept = sorted(slices)
+    for place, i in enumerate(kept):
+        if place != i:  # close the gaps that scans left out have made
+            file.seek(i * size)
+            _write_at(file, place * size, file.read(size), parts[i].parent)
+    file.truncate(len(kept) * size)
+    return {i: slices[i] for i in kept}, reasons
+
+
+def _open_shelf(folder: Path) -> BinaryIO:
+    """Open a file without a name in the cache, which vanishes even if the process is killed."""
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep_unfinished(folder)
+        return tempfile.TemporaryFile(dir=folder)
+
+
+def _write_at(file: BinaryIO, offset: int, content: bytes, folder: Path) -> None:
+    with writing_to(folder):
+        file.seek(offset)
+        file.write(content)
+        file.flush()  # a full disk shows here, where it is told
+
+
+def _make_part(open_row: Callable[[dict], Scan], row: dict, recipe: Recipe, path: Path) -> _Part | str:
     """Make and store one scan's image; give the reason where the scan cannot be used."""
     try:
         scan = open_row(row)
@@ -304,34 +357,23 @@ def _make_part(open_row, row: dict, recipe: Recipe, part: Path) -> str | None:
     except GgoLabError as error:
         return str(error)
     slices = choose_slices(scan, recipe, lungs)
-    pixels = scan_to_image(scan, recipe, lungs, slices)
-    write_whole(part, lambda file: np.savez(file, pixels=pixels, slices=np.array(slices)))
-    return None
+    part = _Part(scan_to_image(scan, recipe, lungs, slices), slices)
+    write_whole(path, lambda file: np.savez(file, pixels=part.pixels, slices=np.array(slices)))
+    return part
 
 
-def _read_part(part: Path, recipe: Recipe) -> tuple[np.ndarray, tuple[int, ...]] | None:
-    """Read one scan's image and slices; None where there is none or it is damaged (the zip's checksums tell)."""
+def _read_part(path: Path, recipe: Recipe) -> _Part | None:
+    """Read one scan's image; None where there is none or it is damaged (the zip's checksums tell)."""
     try:
-        with np.load(part, allow_pickle=False) as stored:
-            pixels, slices = stored["pixels"], tuple(int(z) for z in stored["slices"])
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            part = _Part(stored["pixels"], tuple(int(z) for z in stored["slices"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    fits = pixels.dtype == np.uint8 and pixels.shape == (recipe.slices, recipe.size, recipe.size)
-    return (pixels, slices) if fits else None
+    return part if part.pixels.dtype == np.uint8 and part.pixels.shape == _shape(recipe) else None
 
 
-def _gather(parts: list[Path], recipe: Recipe, folder: Path) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-    """Lay the parts side by side in one file and map it into memory, so that a large cohort needs little of it."""
-    slices = []
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for part in parts:
-            pixels, chosen = _read_part(part, recipe)
-            file.write(pixels.tobytes())
-            slices.append(chosen)
-        file.flush()
-        shape = (len(parts), recipe.slices, recipe.size, recipe.size)
-        # Copy-on-write: nobody can alter the file. Being temporary, it vanishes with the last array that uses it.
-        return np.memmap(file, np.uint8, "c", shape=shape), slices
+def _shape(recipe: Recipe) -> tuple[int, int, int]:
+    return recipe.slices, recipe.size, recipe.size
 
 
 def _key(recipe: Recipe, identity: str) -> str:
