@@ -10,8 +10,9 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -301,7 +302,7 @@ def _collect(
     rows: list[dict],
     recipe: Recipe,
     parts: list[Path],
-    file: BinaryIO,
+    file: RawIOBase,
     jobs: int | None,
     progress: bool,
 ) -> tuple[dict[int, tuple[int, ...]], dict[int, str]]:
@@ -334,19 +335,22 @@ def _collect(
     return {i: slices[i] for i in kept}, reasons
 
 
-def _open_shelf(folder: Path) -> BinaryIO:
-    """Open a file without a name in the cache, which vanishes even if the process is killed."""
+def _open_shelf(folder: Path) -> RawIOBase:
+    """Open a file without a name in the cache, which vanishes even if the process is killed.
+
+    Unbuffered, so that a full disk shows where something is written, and not once more when the file is closed.
+    """
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         sweep_unfinished(folder)
-        return tempfile.TemporaryFile(dir=folder)
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
 
 
-def _write_at(file: BinaryIO, offset: int, content: bytes, folder: Path) -> None:
+def _write_at(file: RawIOBase, offset: int, content: bytes, folder: Path) -> None:
     with writing_to(folder):
         file.seek(offset)
-        file.write(content)
-        file.flush()  # a full disk shows here, where it is told
+        while content:  # an unbuffered file may take a part of it only
+            content = content[file.write(content) :]
 
 
 def _make_part(open_row: Callable[[dict], Scan], row: dict, recipe: Recipe, path: Path) -> _Part | str:
