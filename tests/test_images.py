@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 import signal
 import time
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 import ggo_lab as gl
-from ggo_lab import images as images_room
+from ggo_lab.images import caching
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +103,7 @@ def test_a_recipe_refuses_what_it_cannot_do(wrong):
 
 def test_a_recipe_survives_json():
     recipe = gl.Recipe(slices=5, where="lungs", clip_hu=(-1350, 150), size=96, crop="lungs")
-    assert gl.Recipe.from_dict(images_room.json.loads(images_room.json.dumps(recipe.to_dict()))) == recipe
+    assert gl.Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
 def test_prepare_orders_by_split_and_takes_the_second_run_from_the_cache():
@@ -149,7 +150,7 @@ def test_a_damaged_entry_is_made_again(own_cache, damage):
         data = bytearray(part.read_bytes())
     part.write_bytes(data)
     assert np.array_equal(gl.prepare(cohort, gl.Recipe(size=16), progress=False).pixels, good)
-    assert images_room._read_part(part, gl.Recipe(size=16)) is not None
+    assert caching._read_part(part, gl.Recipe(size=16)) is not None
 
 
 def test_a_changed_file_is_read_again(tmp_path):
@@ -234,10 +235,10 @@ def half_then_kill(file, **arrays):
 # What is patched in the process that dies, and so the moment at which it dies.
 MOMENTS = {
     "while a scan is read": lambda patch: patch.setattr("test_images.numbered", killed_after(numbered, 3)),
-    "while an image is written": lambda patch: patch.setattr(images_room.np, "savez", half_then_kill),
+    "while an image is written": lambda patch: patch.setattr(caching.np, "savez", half_then_kill),
     "before it gets its name": lambda patch: patch.setattr(os, "replace", killed_after(os.replace, 3)),
     "while images are laid together": lambda patch: patch.setattr(
-        images_room, "_write_at", killed_after(images_room._write_at, 4)
+        caching, "_write_at", killed_after(caching._write_at, 4)
     ),
 }
 
@@ -321,7 +322,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_written(own_cache, monkeypa
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images_room.np, "savez", no_space)
+    monkeypatch.setattr(caching.np, "savez", no_space)
     with pytest.raises(gl.GgoLabError, match="No space left"):
         gl.prepare(toy_cohort(2), gl.Recipe(size=16), progress=False)
     assert list((own_cache / "images").iterdir()) == []
