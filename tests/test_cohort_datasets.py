@@ -1,5 +1,8 @@
 """Loaders of public sets and of folders, on trees of files written here as the archives unpack."""
 
+import operator
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from zlib import crc32
 
@@ -306,3 +309,16 @@ def test_a_damaged_table_is_refused(tmp_path, content):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(gl.CohortError, match=r"not a readable table|no column 'path'"):
             gl.read_cohort(tmp_path / name)
+
+
+def test_the_data_readme_names_only_what_the_package_has():
+    text = (Path(__file__).parents[1] / "data" / "README.md").read_text()
+    called = set(re.findall(r"\bgl\.([\w.]+)", text))
+    assert {"cov19_ctdb", "mosmed", "covid_ct_md", "stoic", "read_cohort", "Cohort.from_folder"} <= called
+    for name in called:
+        assert operator.attrgetter(name)(gl), name
+    for anchor in re.findall(r"\]\(#([\w-]+)\)", text):
+        titles = [
+            re.sub(r"[^\w\s-]", "", title).lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", text, re.M)
+        ]
+        assert anchor in titles, f"{anchor} leads nowhere"
