@@ -48,8 +48,8 @@ def test_what_was_edited_into_the_table_is_found():
     spoilt.table.loc[1, "split"] = "test"
     spoilt.table.loc[2, "grade"] = 7
     findings = spoilt.check()
-    assert said(findings, "patients")[0].startswith("wrong: 1 patients are in more than one split")
-    assert said(findings, "grades") == ["wrong: 1 scans have a grade that is not 1, 2, 3 or 4. s2"]
+    assert said(findings, "patients")[0].startswith("wrong: Patients are in more than one split")
+    assert said(findings, "grades") == ["wrong: Scans have a grade that is not 1, 2, 3 or 4. s2"]
 
 
 def test_every_scan_its_own_patient_is_worth_a_look():
@@ -58,7 +58,7 @@ def test_every_scan_its_own_patient_is_worth_a_look():
 
 def test_scans_that_cannot_teach_are_named_and_test_scans_without_a_grade_are_not():
     findings = cohort(grade=[1, None, None], split=["train", "validation", "test"]).check()
-    assert said(findings, "grades")[0].startswith("look: 1 scans of train or validation have no grade")
+    assert said(findings, "grades")[0].startswith("look: Scans of train or validation have no grade")
     assert said(findings, "grades")[0].endswith("s1")
     assert said(cohort(grade=[1, None], split=["train", "test"]).check(), "grades")[0].startswith("fine: 1 scans")
 
@@ -78,19 +78,19 @@ def test_rare_grades_are_called_out_in_words_with_the_floor():
 def test_contents_tell_what_cannot_be_read_and_what_is_empty():
     scans = [noise(0), "s1: broken", noise(2, blank=[1]), noise(3, blank=[0, 1, 2, 3])]
     findings = cohort(scans).check(contents=True, progress=False)
-    assert said(findings, "cannot be read") == ["wrong: 1 scans cannot be read. s1: s1: broken"]
-    assert said(findings, "empty slices") == ["look: 1 scans have slices that show nothing. s2: 1 of 4"]
-    assert said(findings, "empty scans") == ["wrong: 1 scans show nothing in any slice. s3"]
+    assert said(findings, "cannot be read") == ["wrong: Scans cannot be read. s1: s1: broken"]
+    assert said(findings, "empty slices") == ["look: Scans have slices that show nothing. s2: 1 of 4"]
+    assert said(findings, "empty scans") == ["wrong: Scans show nothing in any slice. s3"]
     assert said(findings, "same content") == ["fine: No two scans hold the same voxels."]
 
 
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
-        ({"split": ["train", "test"]}, "wrong: 1 groups with the same voxels stand in two splits"),
-        ({"grade": [1, 2]}, "wrong: 1 groups with the same voxels stand with two grades"),
-        ({}, "wrong: 1 groups with the same voxels stand under two patients"),
-        ({"patient": ["p", "p"]}, "look: 1 groups with the same voxels stand twice"),
+        ({"split": ["train", "test"]}, "wrong: Groups with the same voxels stand in two splits"),
+        ({"grade": [1, 2]}, "wrong: Groups with the same voxels stand with two grades"),
+        ({}, "wrong: Groups with the same voxels stand under two patients"),
+        ({"patient": ["p", "p"]}, "look: Groups with the same voxels stand twice"),
     ],
 )
 def test_doubles_are_found_by_content(columns, told):
@@ -116,9 +116,7 @@ def test_a_scan_in_two_formats_is_a_double(tmp_path):
 
 def test_findings_show_every_name_and_hide_none():
     many = [f"<scan{i}>" for i in range(50)]
-    findings = Findings(
-        [Finding("wrong", "missing", "50 files are absent.", tuple(many)), Finding("fine", "found", "9.")]
-    )
+    findings = Findings([Finding("wrong", "missing", "Files are absent.", tuple(many)), Finding("fine", "found", "9.")])
     page = findings._repr_html_()
     assert all(f"&lt;scan{i}&gt;" in page for i in range(50)) and "<scan" not in page and "<details>" in page
     assert "2 findings: 1 wrong, 1 fine" in page and "and 47 more" in repr(findings)
@@ -130,6 +128,6 @@ def test_findings_show_every_name_and_hide_none():
 
 def test_subsets_and_new_splits_keep_the_findings():
     parent = cohort(grade=[1, 2, 3])
-    parent.findings = Findings([Finding("look", "missing", "one file.")])
+    parent.findings = Findings([Finding("look", "missing", "One file.")])
     assert len(parent.train.findings) == len(parent.split_by_patient().findings) == 1
     assert "1 things to look at in .findings" in parent._repr_html_()

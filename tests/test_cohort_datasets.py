@@ -80,7 +80,7 @@ def test_cov19_ctdb_reads_both_editions(tmp_path, edition):
     scan = cohort.scan("validation/ct_scan_1")
     assert scan.shape == (3, 16, 16) and not scan.is_hu
     left_out = said(cohort, "left out")
-    assert "2 scans are without COVID-19" in left_out and "covid/ct_scan_2" in left_out, "every scan is accounted for"
+    assert "Scans are without COVID-19" in left_out and "covid/ct_scan_2" in left_out, "every scan is accounted for"
     assert "fine 6 scans: 2 of train, 2 of validation, 2 of test." in said(cohort, "found")
     assert not cohort.findings.of("wrong")
 
@@ -107,7 +107,7 @@ def test_cov19_ctdb_names_whatever_does_not_fit(tmp_path):
     assert cohort.names == ["train/ct_scan_0", "train/ct_scan_3"] and cohort.table["grade"].tolist() == [1, 3]
     wrong = "\n".join(f"{f.what} {', '.join(f.names)}" for f in cohort.findings.of("wrong"))
     assert "ct_scan_1: 5" in wrong
-    assert "2 scans of ICASSP_severity_train_partition.xlsx have no folder with slices. ct_scan_6, ct_scan_77" in wrong
+    assert "Scans of ICASSP_severity_train_partition.xlsx have no folder with slices. ct_scan_6, ct_scan_77" in wrong
     assert "two grades: left out. ct_scan_2" in wrong
     assert "scan 5" in wrong and "train/covid/ct_scan_6" in wrong
     assert "elsewhere/ct_scan_1" in wrong

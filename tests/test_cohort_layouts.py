@@ -36,7 +36,7 @@ def test_cov19_ctdb_goes_round(tmp_path, cohort, edition):
         *("test/ct_scan_0", "test/ct_scan_1"),
     ]
     assert back.table["grade"].fillna(0).tolist() == [1, 2, 3, 4, 0, 0]
-    assert not back.findings.of("wrong") and "2 scans are without COVID-19" in repr(back.findings)
+    assert not back.findings.of("wrong") and "2  Scans are without COVID-19" in repr(back.findings)
     for row, name in ((0, "train/ct_scan_0"), (7, "test/ct_scan_1")):
         written, read = cohort.scan(row).hu, back.scan(name).hu
         assert read.shape == written.shape, "the same slices"

@@ -57,14 +57,14 @@ def cov19_ctdb(folder: str | Path) -> Cohort:
         grades, found = _read_partition(path)
         missing = [name for number, (name, _) in grades.items() if (split, number) not in scans]
         findings += found
-        findings += about(missing, "wrong", "missing", f"scans of {path.name} have no folder with slices.")
+        findings += about(missing, "wrong", "missing", f"Scans of {path.name} have no folder with slices.")
         findings += _against_published(path, split, [grade for _, grade in grades.values()])
         for number, (_, grade) in grades.items():
             if (split, number) in scans:
                 graded.add((split, number))
                 rows.append((scans[split, number], split, grade))
     ungraded = [path.relative_to(root) for key, path in scans.items() if key[0] != "test" and key not in graded]
-    findings += about(ungraded, "look", "left out", "scans of train or validation are in no table of grades.")
+    findings += about(ungraded, "look", "left out", "Scans of train or validation are in no table of grades.")
     rows += [(path, split, pd.NA) for (split, _), path in scans.items() if split == "test"]
     if not rows:
         raise CohortError(
@@ -162,11 +162,11 @@ def _scan_folders(root: Path) -> tuple[dict[tuple[str, int], Path], list[Finding
         else:
             scans[split, number] = slices
     return scans, [
-        *about(healthy, "fine", "left out", "scans are without COVID-19."),
-        *about(detection, "fine", "left out", "scans are of the detection challenge's test set."),
-        *about(empty, "wrong", "empty", "scan folders hold no JPG slice."),
-        *about(doubled, "wrong", "left out", "folders repeat the number of another one of their split."),
-        *about(placeless, "wrong", "left out", "scan folders lie in no folder that begins with train, val or test."),
+        *about(healthy, "fine", "left out", "Scans are without COVID-19."),
+        *about(detection, "fine", "left out", "Scans are of the detection challenge's test set."),
+        *about(empty, "wrong", "empty", "Scan folders hold no JPG slice."),
+        *about(doubled, "wrong", "left out", "Folders repeat the number of another one of their split."),
+        *about(placeless, "wrong", "left out", "Scan folders lie in no folder that begins with train, val or test."),
     ]
 
 
@@ -213,11 +213,11 @@ def _read_partition(path: Path) -> tuple[dict[int, tuple[str, int]], list[Findin
     for name in torn:
         graded.pop(int(_SCAN_FOLDER.match(name).group(1)), None)
     return graded, [
-        *about(bad_names, "wrong", "does not match", f"rows of {path.name} name no scan."),
+        *about(bad_names, "wrong", "does not match", f"Rows of {path.name} name no scan."),
         *about(
-            bad_grades, "wrong", "does not match", f"scans of {path.name} have a Category that is not 1 to 4: left out."
+            bad_grades, "wrong", "does not match", f"Scans of {path.name} have a Category that is not 1 to 4: left out."
         ),
-        *about(torn, "wrong", "does not match", f"scans of {path.name} have two grades: left out."),
+        *about(torn, "wrong", "does not match", f"Scans of {path.name} have two grades: left out."),
     ]
 
 

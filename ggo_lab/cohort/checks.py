@@ -48,7 +48,7 @@ def check_contents(
     contents = list(for_each(_look_into, tasks, "scans", jobs, progress))
     names = table["name"].tolist()
     unread = [f"{name}: {content.problem}" for name, content in zip(names, contents, strict=True) if content.problem]
-    yield from about(unread, "wrong", "cannot be read", "scans cannot be read.")
+    yield from about(unread, "wrong", "cannot be read", "Scans cannot be read.")
     if not unread:
         yield Finding("fine", "cannot be read", f"All {len(names)} scans can be read.")
     yield from _blanks(names, contents)
@@ -60,7 +60,7 @@ def _patients(table: pd.DataFrame) -> Iterator[Finding]:
     torn = splits_of.index[splits_of > 1].tolist()
     patients = table["patient"].nunique()
     if torn:
-        what = "patients are in more than one split: a network would be tested on people it has seen."
+        what = "Patients are in more than one split: a network would be tested on people it has seen."
         yield from about(torn, "wrong", "patients", f"{what} Use split_by_patient.")
     elif patients == len(table):
         yield Finding(
@@ -76,14 +76,14 @@ def _patients(table: pd.DataFrame) -> Iterator[Finding]:
 def _labels(table: pd.DataFrame) -> Iterator[Finding]:
     grade = table["grade"]
     wrong = table.loc[grade.notna() & ~grade.isin([g.value for g in Grade]), "name"].tolist()
-    yield from about(wrong, "wrong", "grades", "scans have a grade that is not 1, 2, 3 or 4.")
+    yield from about(wrong, "wrong", "grades", "Scans have a grade that is not 1, 2, 3 or 4.")
     unknown = table.loc[grade.isna(), "name"].tolist()
     learning = table.loc[grade.isna() & table["split"].isin(["train", "validation"]), "name"].tolist()
     yield from about(
         learning,
         "look",
         "grades",
-        "scans of train or validation have no grade: networks can neither learn from them nor be chosen by them. "
+        "Scans of train or validation have no grade: networks can neither learn from them nor be chosen by them. "
         "Leave them out with cohort.subset(cohort.table['grade'].notna()).",
     )
     if unknown and not learning:
@@ -133,8 +133,8 @@ def _blanks(names: list[str], contents: list[Content]) -> Iterator[Finding]:
     partly = [
         f"{name}: {c.blank} of {c.slices}" for name, c in zip(names, contents, strict=True) if 0 < c.blank < c.slices
     ]
-    yield from about(empty, "wrong", "empty scans", "scans show nothing in any slice.")
-    yield from about(partly, "look", "empty slices", "scans have slices that show nothing.")
+    yield from about(empty, "wrong", "empty scans", "Scans show nothing in any slice.")
+    yield from about(partly, "look", "empty slices", "Scans have slices that show nothing.")
     if not empty and not partly:
         yield Finding("fine", "empty scans", "No scan has a slice that shows nothing.")
 
@@ -165,4 +165,4 @@ def _doubles(table: pd.DataFrame, contents: list[Content]) -> Iterator[Finding]:
     }
     for kind, names in kinds.items():
         status = "look" if kind == "twice" else "wrong"
-        yield from about(names, status, "same content", f"groups with the same voxels stand {kind}: {advice[kind]}")
+        yield from about(names, status, "same content", f"Groups with the same voxels stand {kind}: {advice[kind]}")

@@ -54,15 +54,15 @@ def mosmed(folder: str | Path) -> Cohort:
     findings = [
         _counted("studies", counts, _MOSMED_STUDIES, "CT-0/1/2/3/4"),
         Finding("fine", "found", f"{int(table['mask'].notna().sum())} masks of lesions, drawn by experts."),
-        *about(torn, "wrong", "does not match", "studies lie in another folder than the registry says: left out."),
-        *about(unknown, "wrong", "left out", "studies lie in no folder CT-0 to CT-4."),
-        *about(again, "look", "left out", "files repeat another one's name."),
-        *about(sorted({*masks} - {*studies}), "look", "missing", "masks belong to no study that is here."),
+        *about(torn, "wrong", "does not match", "Studies lie in another folder than the registry says: left out."),
+        *about(unknown, "wrong", "left out", "Studies lie in no folder CT-0 to CT-4."),
+        *about(again, "look", "left out", "Files repeat another one's name."),
+        *about(sorted({*masks} - {*studies}), "look", "missing", "Masks belong to no study that is here."),
     ]
     if registered:
         absent, extra = sorted({*registered} - {*studies}), sorted({*studies} - {*registered})
-        findings += about(absent, "wrong", "missing", "registered studies have no file.")
-        findings += about(extra, "look", "does not match", "studies are not in the registry.")
+        findings += about(absent, "wrong", "missing", "Registered studies have no file.")
+        findings += about(extra, "look", "does not match", "Studies are not in the registry.")
     else:
         what = "No dataset_registry.xlsx: the folders CT-0 to CT-4 alone tell the categories."
         findings.append(Finding("look", "missing", what))
@@ -99,9 +99,9 @@ def covid_ct_md(folder: str | Path) -> Cohort:
     labels = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in (".npy", ".csv"))
     findings = [
         _counted("patients", counts, tuple(_COVID_CT_MD_PATIENTS.values()), "COVID-19/CAP/normal"),
-        *about(empty, "wrong", "empty", "patients' folders hold no DICOM file."),
-        *about(others, "look", "left out", "files are no patient's folder."),
-        *about(labels, "fine", "left out", "tables of slice and lobe labels are not read."),
+        *about(empty, "wrong", "empty", "Patients' folders hold no DICOM file."),
+        *about(others, "look", "left out", "Files are no patient's folder."),
+        *about(labels, "fine", "left out", "Tables of slice and lobe labels are not read."),
         _no_grades("It tells a diagnosis, not severity."),
     ]
     return cohort_of_files(table, findings)
@@ -140,9 +140,9 @@ def stoic(folder: str | Path) -> Cohort:
     odd = table.loc[((table["severe"] == 1) & (table["covid"] == 0)).fillna(False), "name"]
     findings = [
         _counted("scans", (len(scans),), (_STOIC_PATIENTS,), "all"),
-        *about(absent, "wrong", "missing", "patients of reference.csv have no .mha file."),
-        *about(unnamed, "wrong", "does not match", "scans are not in reference.csv: their outcome is unknown."),
-        *about(odd, "look", "does not match", "patients are severe, and their test for COVID-19 was negative."),
+        *about(absent, "wrong", "missing", "Patients of reference.csv have no .mha file."),
+        *about(unnamed, "wrong", "does not match", "Scans are not in reference.csv: their outcome is unknown."),
+        *about(odd, "look", "does not match", "Patients are severe, and their test for COVID-19 was negative."),
         _no_grades("Severe means intubation or death within a month, an outcome and no reading."),
     ]
     return cohort_of_files(table, findings)

@@ -54,7 +54,7 @@ def read_cohort(csv: str | Path) -> Cohort:
             f"{csv}: none of its {len(table)} scans exists; the first is looked for at {missing[0]}.", csv
         )
     found = Finding("fine", "found", f"{len(table) - len(missing)} of {csv.name}'s {len(table)} scans.")
-    return cohort_of_files(table, [found, *about(missing, "wrong", "missing", "scans do not exist.")])
+    return cohort_of_files(table, [found, *about(missing, "wrong", "missing", "Scans do not exist.")])
 
 
 def cohort_from_folder(folder: str | Path) -> Cohort:
@@ -77,7 +77,7 @@ def cohort_from_folder(folder: str | Path) -> Cohort:
     findings = [
         Finding("fine", "found", f"{len(scans)} scans."),
         patients,
-        *about(files, "look", "left out", "files are no scans, by their names."),
+        *about(files, "look", "left out", "Files are no scans, by their names."),
     ]
     torn = table.dropna(subset="split").groupby("patient")["split"].nunique()
     if (torn > 1).any():

@@ -36,25 +36,23 @@ class Finding:
 
 
 def about(names: Iterable[object], status: str, topic: str, what: str) -> list[Finding]:
-    """Give the finding that so many names are concerned, or none where there are no names.
-
-    >>> about(["a.nii", "b.nii"], "wrong", "missing", "scans do not exist.")[0].what
-    '2 scans do not exist.'
-    """
+    """Give the finding about these names, or none where there are no names."""
     names = tuple(names)
-    return [Finding(status, topic, f"{len(names)} {what}", names)] if names else []
+    return [Finding(status, topic, what, names)] if names else []
 
 
 class Findings:
     """A list of findings that shows as a table.
 
-    >>> Findings([Finding("wrong", "missing", "2 files are absent.", ("a.nii", "b.nii"))])
+    What is wrong comes first, then what is worth a look.
+
+    >>> Findings([Finding("wrong", "missing", "Files that the table names are absent.", ("a.nii", "b.nii"))])
     1 finding: 1 wrong
-      wrong  missing  2 files are absent. (a.nii, b.nii)
+      wrong  missing  2  Files that the table names are absent. (a.nii, b.nii)
     """
 
     def __init__(self, findings: Iterable[Finding] = ()):
-        self._findings = tuple(findings)
+        self._findings = tuple(sorted(findings, key=lambda finding: -STATUSES.index(finding.status)))
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self._findings)
@@ -78,19 +76,26 @@ class Findings:
         return f"{len(self)} finding{'' if len(self) == 1 else 's'}: {', '.join(counts) or 'none'}"
 
     def __repr__(self) -> str:
-        width = max((len(f.topic) for f in self), default=0)
-        lines = [f"  {f.status:<5}  {f.topic:<{width}}  {f.what}{_in_brackets(f.names)}" for f in self]
+        topic, count = (max((len(text(f)) for f in self), default=0) for text in (lambda f: f.topic, _count))
+        lines = [
+            f"  {f.status:<5}  {f.topic:<{topic}}  {_count(f):>{count}}  {f.what}{_in_brackets(f.names)}" for f in self
+        ]
         return "\n".join([self._summary(), *lines])
 
     def _repr_html_(self) -> str:
+        cells = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"
         rows = "".join(
-            f"<tr><td style='text-align:left;color:{_COLORS[f.status]};font-weight:bold'>{f.status}</td>"
-            f"<td style='text-align:left;white-space:nowrap'>{html.escape(f.topic)}</td>"
-            f"<td style='text-align:left;white-space:normal;max-width:60em'>{html.escape(f.what)}"
-            f"{_folded(f.names)}</td></tr>"
+            f"<tr><td style='{cells};color:{_COLORS[f.status]};font-weight:bold'>{f.status}</td>"
+            f"<td style='{cells};white-space:nowrap'>{html.escape(f.topic)}</td>"
+            f"<td style='{cells};text-align:right'>{_count(f)}</td>"
+            f"<td style='{cells};white-space:normal;max-width:60em'>{html.escape(f.what)}{_folded(f.names)}</td></tr>"
             for f in self
         )
         return f"<p>{self._summary()}</p><table>{rows}</table>"
+
+
+def _count(finding: Finding) -> str:
+    return str(len(finding.names)) if finding.names else ""
 
 
 def _in_brackets(names: tuple[str, ...]) -> str:
@@ -104,4 +109,4 @@ def _folded(names: tuple[str, ...]) -> str:
     """A few names are shown; many are folded away, all of them, behind a triangle to click on."""
     if len(names) <= _SHOWN_NAMES:
         return html.escape(_in_brackets(names))
-    return f"<details><summary>{len(names)} names</summary>{html.escape(', '.join(names))}</details>"
+    return f"<details><summary>names</summary>{html.escape(', '.join(names))}</details>"
