@@ -72,7 +72,7 @@ def test_rare_grades_are_called_out_in_words_with_the_floor():
     # F1 of always answering severe is 2 x 45 / (45 + 101) for severe and 0 for the rest: 0.616 / 4.
     assert "Always answering severe scores macro-F1 0.15" in told
     (told,) = said(cohort(grade=[1] * 10 + [3] * 12).check(), "class counts")
-    assert "No moderate and no critical scan" in told
+    assert "No scan is moderate or critical" in told
 
 
 def test_contents_tell_what_cannot_be_read_and_what_is_empty():

@@ -104,7 +104,7 @@ def _counts(table: pd.DataFrame, splits: tuple[str, ...]) -> Iterator[Finding]:
         listed = ", ".join(f"{n} {grade.label}" for grade, n in counts.items())
         words = [f"{split}: {listed}."]
         if absent := [grade.label for grade, n in counts.items() if n == 0]:
-            words.append(f"No {' and no '.join(absent)} scan: nothing can be said about that.")
+            words.append(f"No scan is {' or '.join(absent)}: nothing can be said about that.")
         if few := [f"{grade.label} by {100 / n:.0f}" for grade, n in counts.items() if 0 < n < _FEW]:
             words.append(f"One scan more right moves the recall of {', of '.join(few)} points.")
         commonest, most = max(counts.items(), key=lambda item: item[1])
