@@ -3,12 +3,17 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from ggo_lab.errors import GgoLabError
+
+_UNFINISHED = ".unfinished-"  # how temporary names begin
+_ABANDONED_S = 24 * 3600  # nobody writes one file for longer
 
 
 def cache_folder() -> Path:
@@ -16,6 +21,19 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("GGO_LAB_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ggo_lab"
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn an OSError, such as a full disk, into a GgoLabError that names the path and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise GgoLabError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space, or choose another folder (for "
+            "the cache: set GGO_LAB_CACHE). Nothing that was there is damaged.",
+            path,
+        ) from None
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -28,27 +46,28 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         GgoLabError: the folder or file cannot be written; what was there before is still whole.
     """
     temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(
-            temporary, 0o666 & ~umask
-        )  # mkstemp makes private files; these are for everybody, as open() makes them
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise GgoLabError(
-                f"{path}: cannot be written ({error.strerror}); free some space, or choose another folder (for the "
-                "cache: set GGO_LAB_CACHE). Nothing that was there is damaged.",
-                path,
-            ) from None
-        raise
+    with writing_to(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; these are for everybody, as open() does
+            os.replace(temporary, path)
+        except BaseException:
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Delete what processes that were killed left half-written in a folder more than a day ago."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):  # another process may have swept it, or it may not be ours to delete
+            if path.stat().st_mtime < time.time() - _ABANDONED_S:
+                path.unlink()
 
 
 @cache

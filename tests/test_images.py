@@ -1,11 +1,15 @@
+import itertools
+import json
 import os
+import signal
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import ggo_lab as gl
-from ggo_lab import images as images_room
+from ggo_lab.images import caching
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +103,7 @@ def test_a_recipe_refuses_what_it_cannot_do(wrong):
 
 def test_a_recipe_survives_json():
     recipe = gl.Recipe(slices=5, where="lungs", clip_hu=(-1350, 150), size=96, crop="lungs")
-    assert gl.Recipe.from_dict(images_room.json.loads(images_room.json.dumps(recipe.to_dict()))) == recipe
+    assert gl.Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
 def test_prepare_orders_by_split_and_takes_the_second_run_from_the_cache():
@@ -122,7 +126,7 @@ def test_prepare_orders_by_split_and_takes_the_second_run_from_the_cache():
 
 def test_splits_are_views_of_the_file_and_cannot_be_written_through():
     cohort = toy_cohort()
-    images = gl.prepare(cohort, gl.Recipe(size=16), progress=False)
+    images = gl.prepare(cohort, gl.Recipe(size=16), jobs=1, progress=False)
     assert np.shares_memory(images.train.pixels, images.pixels)
     before = np.array(images.pixels)
     images.pixels[:] = 7
@@ -146,7 +150,7 @@ def test_a_damaged_entry_is_made_again(own_cache, damage):
         data = bytearray(part.read_bytes())
     part.write_bytes(data)
     assert np.array_equal(gl.prepare(cohort, gl.Recipe(size=16), progress=False).pixels, good)
-    assert images_room._read_part(part, gl.Recipe(size=16)) is not None
+    assert caching._read_part(part, gl.Recipe(size=16)) is not None
 
 
 def test_a_changed_file_is_read_again(tmp_path):
@@ -173,6 +177,120 @@ def test_bad_scans_are_left_out_by_name_and_the_rest_is_right():
     assert images.names == ["s0", "s3", "s2", "s5"]
     with pytest.raises(gl.CohortError, match="None of the 6 scans"):
         gl.prepare(toy_cohort(6, lambda row: open_row({"name": "s1"})), gl.Recipe(size=20), jobs=1, progress=False)
+
+
+def numbered(row):
+    """A scan of its own for each row, so that two that are swapped show."""
+    number = int(row["name"][1:])
+    hu = np.full((6, 40, 40), -1000, np.int16)
+    hu[:, :, : 2 + number % 38] = 400
+    hu[:, : 2 + number // 38, :] = -300
+    return gl.Scan(hu, (5.0, 1.0, 1.0), name=row["name"])
+
+
+def test_ten_bad_files_of_two_hundred_are_named_and_the_rest_is_right(tmp_path):
+    for number in range(200):
+        gl.write_nifti(numbered({"name": f"s{number}"}), tmp_path / f"s{number}.nii")
+    reasons = {}
+    for number in range(5, 200, 20):
+        file = tmp_path / f"s{number}.nii"
+        content = file.read_bytes()
+        damaged = [
+            (b"", "0 bytes"),
+            (content[: len(content) // 2], "s"),
+            (b"\0" * 400, "not a NIfTI"),
+            (None, "no such"),
+        ]
+        content, reasons[f"s{number}.nii"] = damaged[number // 20 % 4]
+        file.unlink() if content is None else file.write_bytes(content)
+    rows = "\n".join(f"s{n}.nii,{1 + n % 4},{('train', 'validation', 'test')[n % 3]}" for n in range(200))
+    (tmp_path / "cohort.csv").write_text(f"path,grade,split\n{rows}\n")
+    cohort, recipe = gl.read_cohort(tmp_path / "cohort.csv"), gl.Recipe(size=40)
+    with pytest.warns(UserWarning, match="10 of 200 scans were left out"):
+        images = gl.prepare(cohort, recipe, jobs=1, progress=False)
+    assert set(images.left_out["name"]) == set(reasons) and len(images) == 190
+    for name, reason in zip(images.left_out["name"], images.left_out["reason"], strict=True):
+        assert name in reason and reasons[name] in reason, reason
+    for name, pixels in zip(images.names, images.pixels, strict=True):
+        expected = gl.scan_to_image(numbered({"name": name.removesuffix(".nii")}), recipe)
+        assert np.array_equal(pixels, expected), name
+
+
+def kill_self():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_after(call, n):
+    """Wrap a function so that its n-th call kills the process instead of working."""
+    calls = itertools.count(1)
+    return lambda *arguments, **named: kill_self() if next(calls) == n else call(*arguments, **named)
+
+
+def half_then_kill(file, **arrays):
+    file.write(b"half of it")
+    file.flush()
+    kill_self()
+
+
+# What is patched in the process that dies, and so the moment at which it dies.
+MOMENTS = {
+    "while a scan is read": lambda patch: patch.setattr("test_images.numbered", killed_after(numbered, 3)),
+    "while an image is written": lambda patch: patch.setattr(caching.np, "savez", half_then_kill),
+    "before it gets its name": lambda patch: patch.setattr(os, "replace", killed_after(os.replace, 3)),
+    "while images are laid together": lambda patch: patch.setattr(
+        caching, "_write_at", killed_after(caching._write_at, 4)
+    ),
+}
+
+
+def prepared(cohort):
+    return gl.prepare(cohort, gl.Recipe(size=32), jobs=1, progress=False)
+
+
+def run_and_die(work, after_s=None):
+    """Run work in a copy of this process that is killed, by itself or after so many seconds; whether it was killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    if after_s is not None:
+        time.sleep(after_s)
+        os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that can copy a process")
+@pytest.mark.parametrize("moment", [*MOMENTS, "at any time"])
+def test_killed_at_any_moment_it_resumes_with_the_same_bytes(own_cache, monkeypatch, tmp_path, moment):
+    cohort = toy_cohort(12, lambda row: numbered(row))
+    if moment == "at any time":
+        for after_ms in (5, 10, 20, 30, 40, 60):
+            run_and_die(lambda: prepared(cohort), after_ms / 1000)
+    else:
+
+        def work():
+            MOMENTS[moment](monkeypatch)
+            prepared(cohort)
+
+        assert run_and_die(work), "the process outlived its moment: the test tests nothing"
+    resumed = np.array(prepared(cohort).pixels)
+    stored = {p.name: p.read_bytes() for p in (own_cache / "images").glob("*.npz")}
+    monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "clean"))
+    assert np.array_equal(resumed, prepared(cohort).pixels)
+    assert stored == {p.name: p.read_bytes() for p in (tmp_path / "clean" / "images").glob("*.npz")}
+
+
+def test_what_killed_processes_left_is_swept_after_a_day(own_cache):
+    folder = own_cache / "images"
+    folder.mkdir(parents=True)
+    for name, days in ((".unfinished-old", 2), (".unfinished-new", 0)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - days * 86400,) * 2)
+    prepared(toy_cohort(2))
+    assert not (folder / ".unfinished-old").exists()
+    assert (folder / ".unfinished-new").exists(), "another process may be writing it now"
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped():
@@ -204,10 +322,35 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_written(own_cache, monkeypa
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images_room.np, "savez", no_space)
+    monkeypatch.setattr(caching.np, "savez", no_space)
     with pytest.raises(gl.GgoLabError, match="No space left"):
         gl.prepare(toy_cohort(2), gl.Recipe(size=16), progress=False)
     assert list((own_cache / "images").iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits that a process can set on itself")
+@pytest.mark.parametrize("room_for", ["nothing", "the images, but not for laying them together"])
+def test_a_file_that_the_system_refuses_to_write_is_an_error_and_harms_nothing(own_cache, tmp_path, room_for):
+    import resource
+
+    cohort = toy_cohort(8, numbered)
+    prepared(cohort.subset([0]))
+    before = {p.name: p.read_bytes() for p in (own_cache / "images").glob("*.npz")}
+    limit = 1000 if room_for == "nothing" else 8000  # bytes; an image takes 3.5 kB, eight laid together 24.6 kB
+    answer = tmp_path / "answer"
+
+    def work():
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            prepared(cohort)
+        except gl.GgoLabError as error:
+            answer.write_text(str(error)[:900])
+
+    run_and_die(work)
+    assert "File too large" in answer.read_text() and "GGO_LAB_CACHE" in answer.read_text()
+    after = {p.name: p.read_bytes() for p in (own_cache / "images").iterdir()}
+    assert before.items() <= after.items() and not [name for name in after if name.startswith(".")]
+    assert len(prepared(cohort)) == 8
 
 
 def test_a_cache_that_cannot_be_made_says_what_to_do(monkeypatch, tmp_path):

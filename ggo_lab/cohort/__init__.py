@@ -1,7 +1,26 @@
 """Tables of scans with grades, patients and splits, and where they come from."""
 
+from ggo_lab.cohort.challenge import cov19_ctdb, write_predictions
+from ggo_lab.cohort.datasets import covid_ct_md, mosmed, stoic
 from ggo_lab.cohort.files import read_cohort
+from ggo_lab.cohort.findings import Finding, Findings
+from ggo_lab.cohort.layouts import write_as_cov19_ctdb, write_as_mosmed
 from ggo_lab.cohort.phantoms import PAPER_GRADE_SHARES, phantom_cohort
 from ggo_lab.cohort.table import SPLITS, Cohort
 
-__all__ = ["PAPER_GRADE_SHARES", "SPLITS", "Cohort", "phantom_cohort", "read_cohort"]
+__all__ = [
+    "PAPER_GRADE_SHARES",
+    "SPLITS",
+    "Cohort",
+    "Finding",
+    "Findings",
+    "cov19_ctdb",
+    "covid_ct_md",
+    "mosmed",
+    "phantom_cohort",
+    "read_cohort",
+    "stoic",
+    "write_as_cov19_ctdb",
+    "write_as_mosmed",
+    "write_predictions",
+]

@@ -1,10 +1,13 @@
 """A cohort: a table of scans with grades, patients and splits, and the way to open a row."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ggo_lab.cohort.checks import check_contents, check_table
+from ggo_lab.cohort.findings import Findings
 from ggo_lab.errors import CohortError
 from ggo_lab.grades import Grade
 from ggo_lab.scan import Scan
@@ -20,14 +23,40 @@ class Cohort:
             "validation", "test"; missing before `split_by_patient`), and whatever `open_row` needs.
         open_row: makes the Scan of a row, given as a dict.
         identify_row: gives text that changes whenever the row's scan would, without opening it.
+        findings: what was found, left out and missing when the table was made.
     Raises:
         CohortError: doubled names, grades outside 1..4, unknown splits, one patient in two splits.
     """
 
-    def __init__(self, table: pd.DataFrame, open_row: Callable[[dict], Scan], identify_row: Callable[[dict], str]):
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        open_row: Callable[[dict], Scan],
+        identify_row: Callable[[dict], str],
+        findings: Findings = Findings(),
+    ):
         self.table = _checked(table)
         self.open_row = open_row
         self.identify_row = identify_row
+        self.findings = findings
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> "Cohort":
+        """Take every readable scan in a folder, at any depth; no grade is known.
+
+        A volume file is a scan, and so is a folder that holds DICOM, JPG or PNG slices directly. Files that are no
+        scans, or bear "mask", "label" or "seg" in their name, are left out, and `findings` names them.
+
+        Args:
+            folder: its parts called train, validation (or val) or test give the scans their split.
+        Returns: a Cohort; names are paths inside the folder. DICOM's patient ID, where it tells scans apart, is the
+            patient; else every scan counts as a patient of its own.
+        Raises:
+            CohortError: no such folder, or no scan in it.
+        """
+        from ggo_lab.cohort.files import cohort_from_folder  # that module builds on this class
+
+        return cohort_from_folder(folder)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -55,7 +84,10 @@ class Cohort:
 
     def subset(self, rows: np.ndarray) -> "Cohort":
         """The cohort of the given rows: a boolean mask or positions."""
-        return Cohort(self.table.iloc[np.arange(len(self))[rows]], self.open_row, self.identify_row)
+        return self._with(self.table.iloc[np.arange(len(self))[rows]])
+
+    def _with(self, table: pd.DataFrame) -> "Cohort":
+        return Cohort(table, self.open_row, self.identify_row, self.findings)
 
     def _of_split(self, split: str) -> "Cohort":
         return self.subset((self.table["split"] == split).to_numpy(bool, na_value=False))
@@ -107,16 +139,32 @@ class Cohort:
                 choice = int(np.argmax(np.array(fractions) * (dealt.sum() + 1) - dealt))
                 dealt[choice] += 1
                 split_of[patient] = SPLITS[choice]
-        table = self.table.assign(split=self.table["patient"].map(split_of))
-        return Cohort(table, self.open_row, self.identify_row)
+        return self._with(self.table.assign(split=self.table["patient"].map(split_of)))
+
+    def check(self, contents: bool = False, jobs: int | None = None, progress: bool = True) -> Findings:
+        """Make the checks a teacher would: patients, grades, rare classes; with `contents`, the scans themselves.
+
+        Args:
+            contents: also open every scan, to find those that cannot be read, show nothing, or are there twice (equal
+                voxels, whatever the file's name and format). Takes as long as reading the cohort.
+            jobs: processes that open scans (default: one per core).
+            progress: show a bar while scans are opened.
+        """
+        findings = list(check_table(self.table, SPLITS))
+        if contents:
+            findings += check_contents(self.table, self.open_row, jobs, progress)
+        return Findings(findings)
+
+    def _title(self) -> str:
+        open_points = len(self.findings) - len(self.findings.of("fine"))
+        hint = f"; {open_points} things to look at in .findings" if open_points else ""
+        return f"Cohort of {len(self)} scans of {self.table['patient'].nunique()} patients{hint}"
 
     def __repr__(self) -> str:
-        patients = self.table["patient"].nunique()
-        return f"Cohort of {len(self)} scans of {patients} patients\n{self.counts()}"
+        return f"{self._title()}\n{self.counts()}"
 
     def _repr_html_(self) -> str:
-        patients = self.table["patient"].nunique()
-        return f"<p>Cohort of {len(self)} scans of {patients} patients</p>{self.counts().to_html()}"
+        return f"<p>{self._title()}</p>{self.counts().to_html()}"
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,233 @@
+"""COV19-CT-DB, the data of the AI-MIA severity challenges: its folders and tables in, predictions out."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from ggo_lab.cohort.files import cohort_of_files, existing_folder, read_table, split_named_in
+from ggo_lab.cohort.findings import Finding, about
+from ggo_lab.cohort.table import SPLITS, Cohort
+from ggo_lab.errors import CohortError
+from ggo_lab.grades import GRADE_NAMES, Grade
+from ggo_lab.readers.pictures import PICTURE_SUFFIXES
+from ggo_lab.storage import write_whole
+
+# Number of mild, moderate, severe and critical scans in the 2023 edition (arXiv:2303.16904).
+_PUBLISHED_2023 = {"train": (132, 123, 166, 39), "validation": (31, 20, 45, 5)}
+_SCAN_FOLDER = re.compile(r"^(?:test_)?ct_?scan_?(\d+)$", re.IGNORECASE)
+_NO_PATIENTS = (
+    "The set does not say which scans are of one person, so each counts as a patient of its own; "
+    "check(contents=True) finds scans that are there twice."
+)
+_TABLE = re.compile(r"(train|val)[a-z]*_partition.*\.(csv|xlsx)$", re.IGNORECASE)
+
+
+class NamedProbabilities(Protocol):
+    """What is needed of Predictions, which a lower room makes."""
+
+    names: list[str]
+    probabilities: np.ndarray
+
+
+def cov19_ctdb(folder: str | Path) -> Cohort:
+    """Read COV19-CT-DB as it unpacks, of either edition, whatever the folders around it.
+
+    Scans are folders `ct_scan_N` (`test_ct_scan_N` in the 2022 test set) of numbered JPG slices. The innermost folder
+    around them that begins with train, val or test says their split. Grades come from the 2023 edition's
+    `ICASSP_severity_{train,validation}_partition.xlsx` or the 2022 edition's
+    `{train,val}_partition_covid_categories.csv`, with the columns Name and Category (1..4), found at any depth.
+
+    Returns: a Cohort of the scans with a grade, and of the test scans, whose grades the organisers keep. Names are
+        split and folder, such as "train/ct_scan_7": the numbers begin anew in each split. `findings` says what was
+        left out (scans without COVID-19, and those whose severity nobody graded), what is missing, what does not match.
+    Raises:
+        CohortError: no such folder, no scan or no table in it, or tables that contradict each other.
+    """
+    root = existing_folder(folder)
+    scans, findings = _scan_folders(root)
+    tables = _partition_tables(root)
+    rows, graded = [], set()
+    for split, path in tables.items():
+        grades, found = _read_partition(path)
+        missing = [name for number, (name, _) in grades.items() if (split, number) not in scans]
+        findings += found
+        findings += about(missing, "wrong", "missing", f"Scans of {path.name} have no folder with slices.")
+        findings += _against_published(path, split, [grade for _, grade in grades.values()])
+        for number, (_, grade) in grades.items():
+            if (split, number) in scans:
+                graded.add((split, number))
+                rows.append((scans[split, number], split, grade))
+    ungraded = [path.relative_to(root) for key, path in scans.items() if key[0] != "test" and key not in graded]
+    findings += about(ungraded, "look", "left out", "Scans of train or validation are in no table of grades.")
+    rows += [(path, split, pd.NA) for (split, _), path in scans.items() if split == "test"]
+    if not rows:
+        raise CohortError(
+            f"{root}: {len(scans)} scan folders and {len(tables)} tables of grades, and nothing of them fits together; "
+            "give the folder that holds the folders train and validation and the partition tables.",
+            root,
+        )
+    table = pd.DataFrame(rows, columns=["path", "split", "grade"])
+    table["name"] = [f"{split}/{_scan_name(path)}" for path, split in zip(table["path"], table["split"], strict=True)]
+    table["path"] = table["path"].astype(str)
+    counts = ", ".join(f"{n} of {split}" for split in SPLITS if (n := int((table["split"] == split).sum())))
+    return cohort_of_files(
+        table[["name", "grade", "split", "path"]],
+        [
+            Finding("fine", "found", f"{len(table)} scans: {counts}."),
+            *findings,
+            Finding("look", "patients", _NO_PATIENTS),
+            Finding("look", "not HU", "The slices are 8-bit JPG: their HU are estimated from an assumed window."),
+        ],
+    )
+
+
+def write_predictions(predictions: NamedProbabilities, folder: str | Path) -> list[Path]:
+    """Write predictions as the AI-MIA severity challenges took them: one list of scan names a grade.
+
+    The four files are mild.csv, moderate.csv, severe.csv and critical.csv; a line is the name of a scan's folder, there
+    is no header, and an empty list is an empty file. This is what participants' public code wrote for the 2022 and 2023
+    challenges (rbturnbull/cov3d, ensemble-test.py; KieDani/Submission_2nd_Covid19_Competition, finalize_csvs.py).
+
+    Args:
+        predictions: of `predict`; `names` such as "test/ct_scan_7" (the last part is written) and `probabilities`
+            (N, 4). The grade is the most probable one.
+    Returns: the four paths, mild first.
+    Raises:
+        CohortError: names that end alike.
+    """
+    names = [Path(name).name for name in predictions.names]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise CohortError(
+            f"{len(doubled)} scans end in the same name, such as {doubled[0]}; write the predictions of one split.",
+            doubled,
+        )
+    chosen = predictions.probabilities.argmax(axis=1)
+    paths = []
+    for grade in Grade:
+        members = sorted((n for n, index in zip(names, chosen, strict=True) if index == grade.index), key=_natural)
+        path = Path(folder).expanduser() / f"{GRADE_NAMES[grade.index]}.csv"
+        write_whole(path, lambda file, text="".join(f"{n}\n" for n in members): file.write(text.encode()))
+        paths.append(path)
+    return paths
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key under which ct_scan_2 comes before ct_scan_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _partition_tables(root: Path) -> dict[str, Path]:
+    """The table of grades of train and of validation; those whose split has none are absent."""
+    found = defaultdict(list)
+    for path in sorted(root.rglob("*")):
+        match = _TABLE.search(path.name)
+        if match and path.is_file() and not path.name.startswith((".", "~$")):
+            found["train" if match.group(1).lower() == "train" else "validation"].append(path)
+    for split, paths in found.items():
+        contents = {tuple(map(tuple, read_table(path).astype(str).to_numpy())) for path in paths}
+        if len(contents) > 1:
+            raise CohortError(
+                f"{root}: {len(paths)} tables give grades for {split}, and they differ: "
+                f"{', '.join(str(path.relative_to(root)) for path in paths)}. Give the folder of one edition.",
+                paths,
+            )
+    return {split: found[split][0] for split in ("train", "validation") if split in found}
+
+
+def _scan_folders(root: Path) -> tuple[dict[tuple[str, int], Path], list[Finding]]:
+    """The folders with slices by split and number, and what was found out about the others."""
+    scans, healthy, detection, empty, doubled, placeless = {}, [], [], [], [], []
+    for path in _named_like_scans(root):
+        inside = path.relative_to(root)
+        parents = [part.lower() for part in inside.parts[:-1]]
+        split = split_named_in(inside)
+        number = int(_SCAN_FOLDER.match(path.name).group(1))
+        if any(part.startswith("non") for part in parents):
+            healthy.append(inside)
+        elif "detection" in parents:
+            detection.append(inside)
+        elif split is None:
+            placeless.append(inside)
+        elif (slices := _folder_of_slices(path)) is None:
+            empty.append(inside)
+        elif (split, number) in scans:
+            doubled.append(inside)
+        else:
+            scans[split, number] = slices
+    return scans, [
+        *about(healthy, "fine", "left out", "Scans are without COVID-19."),
+        *about(detection, "fine", "left out", "Scans are of the detection challenge's test set."),
+        *about(empty, "wrong", "empty", "Scan folders hold no JPG slice."),
+        *about(doubled, "wrong", "left out", "Folders repeat the number of another one of their split."),
+        *about(placeless, "wrong", "left out", "Scan folders lie in no folder that begins with train, val or test."),
+    ]
+
+
+def _named_like_scans(root: Path) -> Iterator[Path]:
+    for folder, folders, _ in os.walk(root):
+        named = sorted((name for name in folders if _SCAN_FOLDER.match(name)), key=_natural)
+        yield from (Path(folder, name) for name in named)
+        folders[:] = sorted(name for name in folders if name not in named and not name.startswith("."))
+
+
+def _folder_of_slices(path: Path) -> Path | None:
+    """The folder itself, or the one folder in it where an archive was unpacked one level too deep."""
+    inside = list(path.iterdir())
+    if any(file.name.lower().endswith(PICTURE_SUFFIXES) for file in inside):
+        return path
+    folders = [p for p in inside if p.is_dir()]
+    return _folder_of_slices(folders[0]) if len(folders) == 1 else None
+
+
+def _scan_name(path: Path) -> str:
+    """The folder's ct_scan name, also where the slices lie one folder deeper."""
+    return path.name if _SCAN_FOLDER.match(path.name) else path.parent.name
+
+
+def _read_partition(path: Path) -> tuple[dict[int, tuple[str, int]], list[Finding]]:
+    """Name and grade by the scan's number, and what is wrong with the table's rows."""
+    table = read_table(path)
+    if not {"Name", "Category"} <= set(table.columns):
+        raise CohortError(f"{path}: needs the columns Name and Category, found {list(table.columns)}.", path)
+    graded, bad_names, bad_grades, torn = {}, [], [], []
+    grades = pd.to_numeric(table["Category"], errors="coerce")
+    for name, category, grade in zip(table["Name"], table["Category"], grades, strict=True):
+        name = "" if pd.isna(name) else name.strip()
+        match = _SCAN_FOLDER.match(name)
+        if match is None:
+            if name or not pd.isna(category):  # a wholly empty row is only how spreadsheets end
+                bad_names.append(name or "(empty)")
+        elif grade not in (1, 2, 3, 4):
+            bad_grades.append(f"{name}: {category}")
+        elif graded.get(int(match.group(1)), (name, int(grade)))[1] != grade:
+            torn.append(name)
+        else:
+            graded[int(match.group(1))] = (name, int(grade))
+    for name in torn:
+        graded.pop(int(_SCAN_FOLDER.match(name).group(1)), None)
+    return graded, [
+        *about(bad_names, "wrong", "does not match", f"Rows of {path.name} name no scan."),
+        *about(
+            bad_grades, "wrong", "does not match", f"Scans of {path.name} have a Category that is not 1 to 4: left out."
+        ),
+        *about(torn, "wrong", "does not match", f"Scans of {path.name} have two grades: left out."),
+    ]
+
+
+def _against_published(path: Path, split: str, grades: list[int]) -> list[Finding]:
+    """Compare the counts with those of the paper, for the 2023 edition."""
+    if not path.name.lower().startswith("icassp"):
+        return []
+    counts = tuple(grades.count(grade.value) for grade in Grade)
+    listed, published = ("/".join(map(str, n)) for n in (counts, _PUBLISHED_2023[split]))
+    if listed == published:
+        return [Finding("fine", "counts", f"{split}: {listed} graded scans, as published.")]
+    words = f"{split}: {listed} graded scans (mild/moderate/severe/critical), and {published} were published."
+    return [Finding("look", "does not match", words)]

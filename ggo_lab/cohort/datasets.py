@@ -1,0 +1,190 @@
+"""Public sets of CT scans as they unpack: MosMedData, COVID-CT-MD and STOIC2021."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+
+from ggo_lab.cohort.files import cohort_of_files, existing_folder, read_table
+from ggo_lab.cohort.findings import Finding, about
+from ggo_lab.cohort.table import Cohort
+from ggo_lab.errors import CohortError
+from ggo_lab.readers.dicom import is_dicom
+
+# Studies of each category, CT-0 (no sign of disease) to CT-4 (Morozov et al. 2020, arXiv:2005.06465).
+_MOSMED_STUDIES = (254, 684, 125, 45, 2)
+_STUDY = re.compile(r"^(study_\d+)(_mask)?\.nii(\.gz)?$", re.IGNORECASE)
+_CATEGORY = re.compile(r"^CT-([0-4])$", re.IGNORECASE)
+# Patients of each diagnosis (Afshar et al. 2021, doi:10.1038/s41597-021-00900-3).
+_COVID_CT_MD_PATIENTS = {"COVID-19": 169, "CAP": 60, "normal": 76}
+# "COVID-19 Cases" in the archive, "COVID-19 subjects" in its description.
+_DIAGNOSIS = re.compile(r"^(covid[-_ ]?19|cap|normal)([-_ ](cases|subjects|patients))?$", re.IGNORECASE)
+_DIAGNOSES = {"covid": "COVID-19", "cap": "CAP", "normal": "normal"}  # by how the folder's name begins
+_STOIC_PATIENTS = 2000  # in the public training set (stoic2021.grand-challenge.org)
+
+
+def mosmed(folder: str | Path) -> Cohort:
+    """Read MosMedData COVID19_1110: `studies/CT-k/study_NNNN.nii.gz`, `masks/`, `dataset_registry.xlsx`.
+
+    Returns: a Cohort without splits (call `split_by_patient`). CT-1 to CT-4 are grades 1 to 4; CT-0, without signs of
+        disease, has no grade. Column `category` holds "CT-0" to "CT-4", and `mask` the path of an expert's lesion mask
+        (50 studies; read_labels opens it) or nothing. A study whose folder and registry disagree is left out.
+    Raises:
+        CohortError: no such folder, or no study in it.
+    """
+    root = existing_folder(folder)
+    studies, masks, again = _mosmed_files(root)
+    registered = _mosmed_registry(root)
+    rows, torn, unknown = [], [], []
+    for study, path in studies.items():
+        places = [match.group(1) for part in path.parts if (match := _CATEGORY.match(part))]
+        told = {*places[-1:], *registered.get(study, "")}
+        if len(told) == 1:
+            category = int(told.pop())
+            rows.append((study, category or pd.NA, f"CT-{category}", str(path), masks.get(study, pd.NA)))
+        else:
+            (torn if told else unknown).append(study)
+    if not rows:
+        raise CohortError(
+            f"{root}: none of its {len(studies)} studies has a category; keep the folders CT-0 to CT-4.", root
+        )
+    table = pd.DataFrame(rows, columns=["name", "grade", "category", "path", "mask"])
+    counts = tuple(int((table["category"] == f"CT-{k}").sum()) for k in range(5))
+    findings = [
+        _counted("studies", counts, _MOSMED_STUDIES, "CT-0/1/2/3/4"),
+        Finding("fine", "found", f"{int(table['mask'].notna().sum())} masks of lesions, drawn by experts."),
+        *about(torn, "wrong", "does not match", "Studies lie in another folder than the registry says: left out."),
+        *about(unknown, "wrong", "left out", "Studies lie in no folder CT-0 to CT-4."),
+        *about(again, "look", "left out", "Files repeat another one's name."),
+        *about(sorted({*masks} - {*studies}), "look", "missing", "Masks belong to no study that is here."),
+    ]
+    if registered:
+        absent, extra = sorted({*registered} - {*studies}), sorted({*studies} - {*registered})
+        findings += about(absent, "wrong", "missing", "Registered studies have no file.")
+        findings += about(extra, "look", "does not match", "Studies are not in the registry.")
+    else:
+        what = "No dataset_registry.xlsx: the folders CT-0 to CT-4 alone tell the categories."
+        findings.append(Finding("look", "missing", what))
+    what = "The set names no patients: each study counts as a patient of its own."
+    return cohort_of_files(table, [*findings, Finding("look", "patients", what)])
+
+
+def covid_ct_md(folder: str | Path) -> Cohort:
+    """Read COVID-CT-MD: a folder of DICOM slices a patient, in a folder for each diagnosis.
+
+    Returns: a Cohort without grades or splits: the set tells diagnoses, not severity. Column `diagnosis` holds
+        "COVID-19", "CAP" (community-acquired pneumonia) or "normal".
+    Raises:
+        CohortError: no such folder, or no patient in it.
+    """
+    root = existing_folder(folder)
+    rows, empty, others = [], [], []
+    for place in sorted(p for p in (root, *root.rglob("*")) if p.is_dir() and _DIAGNOSIS.match(p.name)):
+        diagnosis = next(name for start, name in _DIAGNOSES.items() if place.name.lower().startswith(start))
+        for patient in sorted(p for p in place.iterdir() if not p.name.startswith(".")):
+            if not patient.is_dir():
+                others.append(patient.relative_to(root))
+            elif any(file.is_file() and is_dicom(file) for file in patient.rglob("*")):
+                rows.append((patient.name, diagnosis, str(patient)))
+            else:
+                empty.append(patient.relative_to(root))
+    if not rows:
+        raise CohortError(
+            f"{root}: no patient's DICOM files in a folder such as 'COVID-19 Cases', 'Cap Cases' or 'Normal Cases'.",
+            root,
+        )
+    table = pd.DataFrame(rows, columns=["name", "diagnosis", "path"])
+    counts = tuple(int((table["diagnosis"] == name).sum()) for name in _COVID_CT_MD_PATIENTS)
+    labels = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in (".npy", ".csv"))
+    findings = [
+        _counted("patients", counts, tuple(_COVID_CT_MD_PATIENTS.values()), "COVID-19/CAP/normal"),
+        *about(empty, "wrong", "empty", "Patients' folders hold no DICOM file."),
+        *about(others, "look", "left out", "Files are no patient's folder."),
+        *about(labels, "fine", "left out", "Tables of slice and lobe labels are not read."),
+        _no_grades("It tells a diagnosis, not severity."),
+    ]
+    return cohort_of_files(table, findings)
+
+
+def stoic(folder: str | Path) -> Cohort:
+    """Read STOIC2021's public training set: `data/mha/ID.mha` and `metadata/reference.csv`.
+
+    Returns: a Cohort without grades or splits, one scan a patient. Columns `covid` and `severe` hold 0 or 1: a positive
+        RT-PCR test, and intubation or death within a month, which is an outcome and no reading of the scan.
+    Raises:
+        CohortError: no such folder, no scan or no reference.csv in it.
+    """
+    root = existing_folder(folder)
+    scans = {path.stem: path for path in sorted(root.rglob("*.mha"))}
+    reference = next(iter(sorted(root.rglob("reference.csv"))), None)
+    if not scans or reference is None:
+        raise CohortError(
+            f"{root}: {len(scans)} .mha files and {'no' if reference is None else 'a'} reference.csv; give the folder "
+            "that holds both data/mha and metadata.",
+            root,
+        )
+    told = read_table(reference)
+    if not {"PatientID", "probCOVID", "probSevere"} <= set(told.columns):
+        raise CohortError(
+            f"{reference}: needs the columns PatientID, probCOVID and probSevere; found {list(told.columns)}.",
+            reference,
+        )
+    told["name"] = told["PatientID"].astype("string")
+    told = told.drop_duplicates("name").set_index("name")
+    table = pd.DataFrame({"name": list(scans), "path": [str(path) for path in scans.values()]})
+    for column, theirs in (("covid", "probCOVID"), ("severe", "probSevere")):
+        table[column] = table["name"].map(pd.to_numeric(told[theirs])).round().astype("Int64")
+    absent = [name for name in told.index if name not in scans]
+    unnamed = table.loc[~table["name"].isin(told.index), "name"]
+    odd = table.loc[((table["severe"] == 1) & (table["covid"] == 0)).fillna(False), "name"]
+    findings = [
+        _counted("scans", (len(scans),), (_STOIC_PATIENTS,), "all"),
+        *about(absent, "wrong", "missing", "Patients of reference.csv have no .mha file."),
+        *about(unnamed, "wrong", "does not match", "Scans are not in reference.csv: their outcome is unknown."),
+        *about(odd, "look", "does not match", "Patients are severe, and their test for COVID-19 was negative."),
+        _no_grades("Severe means intubation or death within a month, an outcome and no reading."),
+    ]
+    return cohort_of_files(table, findings)
+
+
+def _mosmed_files(root: Path) -> tuple[dict[str, Path], dict[str, str], list[Path]]:
+    """Studies and masks by the study's name, and the files that repeat another one's name."""
+    found = defaultdict(list)
+    for path in sorted(root.rglob("*.nii*")):
+        match = _STUDY.match(path.name)
+        if match and path.is_file():
+            found[match.group(1).lower(), bool(match.group(2))].append(path)
+    studies = {study: paths[0] for (study, is_mask), paths in found.items() if not is_mask}
+    masks = {study: str(paths[0]) for (study, is_mask), paths in found.items() if is_mask}
+    if not studies:
+        raise CohortError(f"{root}: no study_NNNN.nii.gz in it; give the folder that holds studies/ and masks/.", root)
+    return studies, masks, [path.relative_to(root) for paths in found.values() for path in paths[1:]]
+
+
+def _mosmed_registry(root: Path) -> dict[str, str]:
+    """The category, "0" to "4", of each study in dataset_registry.xlsx, by the name of its file."""
+    path = next(iter(sorted(root.rglob("dataset_registry.xlsx"))), None)
+    if path is None:
+        return {}
+    table = read_table(path)
+    if not {"study_file", "category"} <= set(table.columns):
+        raise CohortError(f"{path}: needs the columns study_file and category; found {list(table.columns)}.", path)
+    registered = {}
+    for file, category in zip(table["study_file"].astype(str), table["category"].astype(str), strict=True):
+        study, told = _STUDY.match(file.replace("\\", "/").rsplit("/", 1)[-1]), _CATEGORY.match(category.strip())
+        if study and told:
+            registered[study.group(1).lower()] = told.group(1)
+    return registered
+
+
+def _counted(what: str, counts: tuple[int, ...], published: tuple[int, ...], order: str) -> Finding:
+    """Say how many there are, and whether as many were published."""
+    here, there = ("/".join(map(str, n)) for n in (counts, published))
+    if counts == published:
+        return Finding("fine", "found", f"{sum(counts)} {what} ({order}: {here}), as published.")
+    return Finding("look", "found", f"{sum(counts)} {what} ({order}: {here}); published: {sum(published)} ({there}).")
+
+
+def _no_grades(why: str) -> Finding:
+    return Finding("look", "grades", f"The set has no grades of severity from 1 to 4. {why}")
