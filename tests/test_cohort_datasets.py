@@ -94,6 +94,15 @@ def test_cov19_ctdb_is_tolerant_of_the_folders_around(tmp_path, folders):
     assert not cohort.findings.of("wrong")
 
 
+def test_sets_are_found_through_links_to_other_disks(tmp_path):
+    edition_2023(tmp_path / "disk" / "set")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "disk" / "set")
+    (tmp_path / "disk" / "set" / "round").symlink_to(tmp_path / "data")  # and back: it must end
+    assert len(gl.cov19_ctdb(tmp_path / "data")) == 6
+    assert len(gl.Cohort.from_folder(tmp_path / "data")) == 9
+
+
 def test_cov19_ctdb_names_whatever_does_not_fit(tmp_path):
     for number in range(6):
         jpg_folder(tmp_path / "train" / "covid" / f"ct_scan_{number}")

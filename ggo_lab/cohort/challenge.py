@@ -1,6 +1,5 @@
 """COV19-CT-DB, the data of the AI-MIA severity challenges: its folders and tables in, predictions out."""
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from ggo_lab.cohort.files import cohort_of_files, existing_folder, read_table, split_named_in
+from ggo_lab.cohort.files import cohort_of_files, existing_folder, files_in, read_table, split_named_in, walk
 from ggo_lab.cohort.findings import Finding, about
 from ggo_lab.cohort.table import SPLITS, Cohort
 from ggo_lab.errors import CohortError
@@ -126,9 +125,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _partition_tables(root: Path) -> dict[str, Path]:
     """The table of grades of train and of validation; those whose split has none are absent."""
     found = defaultdict(list)
-    for path in sorted(root.rglob("*")):
+    for path in files_in(root):
         match = _TABLE.search(path.name)
-        if match and path.is_file() and not path.name.startswith((".", "~$")):
+        if match and not path.name.startswith("~$"):  # Excel's mark for a table that is open
             found["train" if match.group(1).lower() == "train" else "validation"].append(path)
     for split, paths in found.items():
         contents = {tuple(map(tuple, read_table(path).astype(str).to_numpy())) for path in paths}
@@ -171,10 +170,10 @@ def _scan_folders(root: Path) -> tuple[dict[tuple[str, int], Path], list[Finding
 
 
 def _named_like_scans(root: Path) -> Iterator[Path]:
-    for folder, folders, _ in os.walk(root):
+    for folder, folders, _ in walk(root):
         named = sorted((name for name in folders if _SCAN_FOLDER.match(name)), key=_natural)
-        yield from (Path(folder, name) for name in named)
-        folders[:] = sorted(name for name in folders if name not in named and not name.startswith("."))
+        yield from (folder / name for name in named)
+        folders[:] = [name for name in folders if name not in named]
 
 
 def _folder_of_slices(path: Path) -> Path | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ggo_lab.cohort.files import cohort_of_files, existing_folder, read_table
+from ggo_lab.cohort.files import cohort_of_files, existing_folder, files_in, read_table, walk
 from ggo_lab.cohort.findings import Finding, about
 from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError
@@ -80,12 +80,12 @@ def covid_ct_md(folder: str | Path) -> Cohort:
     """
     root = existing_folder(folder)
     rows, empty, others = [], [], []
-    for place in sorted(p for p in (root, *root.rglob("*")) if p.is_dir() and _DIAGNOSIS.match(p.name)):
+    for place in [folder for folder, _, _ in walk(root) if _DIAGNOSIS.match(folder.name)]:
         diagnosis = next(name for start, name in _DIAGNOSES.items() if place.name.lower().startswith(start))
         for patient in sorted(p for p in place.iterdir() if not p.name.startswith(".")):
             if not patient.is_dir():
                 others.append(patient.relative_to(root))
-            elif any(file.is_file() and is_dicom(file) for file in patient.rglob("*")):
+            elif any(is_dicom(file) for file in files_in(patient)):
                 rows.append((patient.name, diagnosis, str(patient)))
             else:
                 empty.append(patient.relative_to(root))
@@ -96,7 +96,7 @@ def covid_ct_md(folder: str | Path) -> Cohort:
         )
     table = pd.DataFrame(rows, columns=["name", "diagnosis", "path"])
     counts = tuple(int((table["diagnosis"] == name).sum()) for name in _COVID_CT_MD_PATIENTS)
-    labels = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in (".npy", ".csv"))
+    labels = [path.relative_to(root) for path in files_in(root) if path.suffix.lower() in (".npy", ".csv")]
     findings = [
         _counted("patients", counts, tuple(_COVID_CT_MD_PATIENTS.values()), "COVID-19/CAP/normal"),
         *about(empty, "wrong", "empty", "Patients' folders hold no DICOM file."),
@@ -116,8 +116,9 @@ def stoic(folder: str | Path) -> Cohort:
         CohortError: no such folder, no scan or no reference.csv in it.
     """
     root = existing_folder(folder)
-    scans = {path.stem: path for path in sorted(root.rglob("*.mha"))}
-    reference = next(iter(sorted(root.rglob("reference.csv"))), None)
+    files = list(files_in(root))
+    scans = {path.stem: path for path in files if path.suffix.lower() == ".mha"}
+    reference = next((path for path in files if path.name == "reference.csv"), None)
     if not scans or reference is None:
         raise CohortError(
             f"{root}: {len(scans)} .mha files and {'no' if reference is None else 'a'} reference.csv; give the folder "
@@ -151,9 +152,8 @@ def stoic(folder: str | Path) -> Cohort:
 def _mosmed_files(root: Path) -> tuple[dict[str, Path], dict[str, str], list[Path]]:
     """Studies and masks by the study's name, and the files that repeat another one's name."""
     found = defaultdict(list)
-    for path in sorted(root.rglob("*.nii*")):
-        match = _STUDY.match(path.name)
-        if match and path.is_file():
+    for path in files_in(root):
+        if match := _STUDY.match(path.name):
             found[match.group(1).lower(), bool(match.group(2))].append(path)
     studies = {study: paths[0] for (study, is_mask), paths in found.items() if not is_mask}
     masks = {study: str(paths[0]) for (study, is_mask), paths in found.items() if is_mask}
@@ -164,7 +164,7 @@ def _mosmed_files(root: Path) -> tuple[dict[str, Path], dict[str, str], list[Pat
 
 def _mosmed_registry(root: Path) -> dict[str, str]:
     """The category, "0" to "4", of each study in dataset_registry.xlsx, by the name of its file."""
-    path = next(iter(sorted(root.rglob("dataset_registry.xlsx"))), None)
+    path = next((path for path in files_in(root) if path.name == "dataset_registry.xlsx"), None)
     if path is None:
         return {}
     table = read_table(path)

@@ -61,7 +61,7 @@ def cohort_from_folder(folder: str | Path) -> Cohort:
     """See Cohort.from_folder."""
     root = existing_folder(folder)
     scans, left_out = [], []
-    for path, is_scan in _walk(root):
+    for path, is_scan in _scans_and_others(root):
         (scans if is_scan else left_out).append(path)
     if not scans:
         raise CohortError(
@@ -145,11 +145,30 @@ def split_named_in(path: Path) -> str | None:
     return None
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, bool]]:
-    """Every scan, and every file that belongs to none; folders in order of their names."""
-    for folder, folders, names in os.walk(root):
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """Go through a folder, links to other disks included, in order of names, without what is hidden.
+
+    Yields: a folder, the names of its folders (drop those that shall not be entered), and its files.
+    """
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # a link to where we have been
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        yield Path(folder), folders, [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+
+
+def files_in(root: Path) -> Iterator[Path]:
+    """Give every file in a folder, at any depth."""
+    for _, _, files in walk(root):
+        yield from files
+
+
+def _scans_and_others(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Every scan, and every file that belongs to none."""
+    for folder, folders, files in walk(root):
         volumes = [f for f in files if f.name.lower().endswith(_VOLUME_SUFFIXES) and not _is_mask(f, root)]
         others = [f for f in files if not f.name.lower().endswith(_VOLUME_SUFFIXES)]
         dicom = [f for f in others if f.name != _DICOM_INDEX and _bears_dicom_mark(f)]
@@ -157,7 +176,7 @@ def _walk(root: Path) -> Iterator[tuple[Path, bool]]:
             folders.clear()  # read_scan takes all that lies beneath
         slices = dicom + [f for f in others if f.name.lower().endswith(PICTURE_SUFFIXES)]
         if slices:
-            yield Path(folder), True
+            yield folder, True
         yield from ((volume, True) for volume in volumes)
         headers = {f.stem for f in volumes if f.suffix.lower() in (".mhd", ".nhdr")}
         voxels = [f for f in others if f.stem in headers]  # the other half of a header's volume
