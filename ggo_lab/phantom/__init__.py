@@ -8,9 +8,12 @@ import numpy as np
 
 from ggo_lab.errors import ChoiceError
 from ggo_lab.grades import Grade, grade_of
-from ggo_lab.phantom.anatomy import body_back_mm, body_box, build_anatomy, sample_patient
+from ggo_lab.phantom.anatomy import build_anatomy
+from ggo_lab.phantom.body import body_back_mm
+from ggo_lab.phantom.grid import Grid
 from ggo_lab.phantom.lesions import opacify, place_lesions
-from ggo_lab.phantom.scanner import Grid, draw_couch, expose, sample_scanner
+from ggo_lab.phantom.patient import body_box, sample_patient
+from ggo_lab.phantom.scanner import draw_couch, expose, sample_scanner
 from ggo_lab.phantom.vessels import draw_fissures, draw_trees, grow_trees, parenchyma
 from ggo_lab.scan import Scan, Truth
 

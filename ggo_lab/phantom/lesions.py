@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ggo_lab.phantom.anatomy import Anatomy, Patient
-from ggo_lab.phantom.scanner import Grid, smooth_noise
-from ggo_lab.phantom.vessels import horizontal_fissure, oblique_fissure
+from ggo_lab.phantom.anatomy import Anatomy
+from ggo_lab.phantom.grid import Grid, smooth_noise
+from ggo_lab.phantom.lobes import horizontal_fissure, oblique_fissure
+from ggo_lab.phantom.patient import Patient
 
 CONSOLIDATION_HU = 20.0
 # How gladly each lobe is hit (right upper, middle, lower, left upper, lower); the lower lobes lead.
