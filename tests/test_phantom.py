@@ -11,6 +11,7 @@ from scipy import ndimage
 from ggo_lab.errors import ChoiceError
 from ggo_lab.grades import Grade, grade_of
 from ggo_lab.phantom import make_phantom
+from ggo_lab.phantom.lobes import LOBES
 from ggo_lab.scan import PADDING_HU
 
 SMALL = (40, 128, 128)
@@ -129,13 +130,15 @@ def test_grades_left_to_chance_follow_the_paper(crowd):
 def test_truth_masks_agree(severe):
     truth = severe.truth
     masks = truth.masks
-    assert set(masks) == {"airways", "vessels", "left_lung", "right_lung", "consolidation"}
+    assert set(masks) == {"airways", "vessels", "left_lung", "right_lung", "ggo", "consolidation", *LOBES}
     for mask in (truth.lungs, truth.lesions, *masks.values()):
         assert mask.shape == severe.shape and mask.dtype == bool
     assert not (truth.lesions & ~truth.lungs).any()
     assert not (masks["consolidation"] & ~truth.lesions).any()
     assert not (masks["vessels"] & ~truth.lungs).any()
     assert not (masks["airways"] & truth.lungs).any()
+    assert np.array_equal(masks["ggo"] | masks["consolidation"], truth.lesions)
+    assert not (masks["ggo"] & masks["consolidation"]).any()
     assert not (masks["left_lung"] & masks["right_lung"]).any()
     assert np.array_equal(masks["left_lung"] | masks["right_lung"], truth.lungs)
     assert min(masks["left_lung"].sum(), masks["right_lung"].sum()) > 0.33 * truth.lungs.sum()
@@ -239,6 +242,307 @@ def test_any_shape_shows_the_whole_patient(shape):
     assert volume == pytest.approx(scan.truth.drawn["lung_volume_l"], rel=0.15)
 
 
+@pytest.mark.parametrize("side, lobes", [("right_lung", LOBES[:3]), ("left_lung", LOBES[3:])])
+def test_lobes_partition_each_lung(severe, side, lobes):
+    masks = severe.truth.masks
+    times = sum(masks[lobe].astype(int) for lobe in lobes)
+    assert np.array_equal(times, masks[side].astype(int))
+    # Published shares of the lungs' volume: right middle lobe about 8-10%, every other lobe 15-30%.
+    for lobe in lobes:
+        share = masks[lobe].sum() / severe.truth.lungs.sum()
+        assert (0.04 if "middle" in lobe else 0.12) < share < (0.16 if "middle" in lobe else 0.36)
+
+
+def test_involvement_is_told_for_each_lung_and_lobe(severe):
+    parts = severe.truth.drawn["involvement_by_part"]
+    assert set(parts) == {"left_lung", "right_lung", *LOBES}
+    for part, share in parts.items():
+        mask = severe.truth.masks[part]
+        assert share == pytest.approx((severe.truth.lesions & mask).sum() / mask.sum(), abs=1e-4)
+
+
+CHOICES = {
+    "grade": 2,
+    "seed": 6,
+    "shape": SMALL,
+    "arms": "up",
+    "contrast_hu": 0,
+    "confounders": (),
+    "distribution": "multifocal",
+    "patterns": (),
+    "kernel": "standard",
+    "slice_mm": 5.0,
+    "noise_hu": 12,
+    "padded": False,
+}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A scan with every choice made, to compare others with."""
+    return make_phantom(**CHOICES)
+
+
+def another(**changes):
+    return make_phantom(**(CHOICES | changes))
+
+
+def test_choices_are_kept(plain):
+    drawn = plain.truth.drawn
+    for name in ("arms", "contrast_hu", "confounders", "distribution", "patterns", "kernel", "slice_mm", "noise_hu"):
+        assert drawn[name] == CHOICES[name], name
+
+
+def test_one_choice_changes_no_other():
+    drawn = make_phantom(seed=9, shape=(8, 32, 32)).truth.drawn
+    for name, value in {
+        "sex": "male",
+        "arms": "down",
+        "contrast_hu": 150.0,
+        "kernel": "sharp",
+        "noise_hu": 33.0,
+    }.items():
+        changed = make_phantom(seed=9, shape=(8, 32, 32), **{name: value}).truth.drawn
+        follow = {name, "involvement_by_part"}
+        if name == "sex":  # size, breasts and muscles follow the sex
+            follow |= {key for key in drawn if key.endswith("_mm") or key in ("scale", "lung_volume_l")}
+        if name == "arms":
+            follow |= {"slice_mm"}
+        assert {key: drawn[key] for key in drawn if key not in follow} == {
+            key: changed[key] for key in drawn if key not in follow
+        }, name
+
+
+def test_sex_and_lung_volume_are_seen():
+    big, small = (
+        make_phantom(involvement=0, seed=2, shape=(24, 64, 64), sex=sex, lung_volume_l=litres)
+        for sex, litres in (("male", 5.5), ("female", 2.5))
+    )
+    assert big.truth.lungs.sum() * big.voxel_ml == pytest.approx(5500, rel=0.12)
+    assert small.truth.lungs.sum() * small.voxel_ml == pytest.approx(2500, rel=0.12)
+    assert big.truth.drawn["breast_mm"] == 0 < small.truth.drawn["breast_mm"]
+
+
+def test_arms_lie_beside_the_chest(plain):
+    down = another(arms="down")
+    assert down.spacing[1] > plain.spacing[1]
+    # Beside the chest at the lungs' middle height there is air, or an arm with its bone.
+    z = np.flatnonzero(down.truth.lungs.any(axis=(1, 2)))
+    middle = down.hu[(z[0] + z[-1]) // 2]
+    pieces, count = ndimage.label(ndimage.binary_opening(middle > -300, iterations=2))
+    large = [np.flatnonzero((pieces == i).any(axis=0)) for i in range(1, count + 1) if (pieces == i).sum() > 60]
+    bone = middle > 250
+    x_lungs = np.flatnonzero(down.truth.lungs.any(axis=(0, 1)))
+    margin = round(35 / down.spacing[2])
+    assert bone[:, : x_lungs[0] - margin].any() and bone[:, x_lungs[-1] + margin :].any()
+    assert large and not (plain.hu[len(plain.hu) // 2, :, :4] > 250).any()
+
+
+def test_contrast_brightens_the_blood(plain):
+    bright = another(contrast_hu=200)
+    change = bright.hu.astype(int) - plain.hu
+    assert change[plain.truth.masks["vessels"]].mean() > 60
+    assert (change > 150).sum() * plain.voxel_ml > 150  # heart and aorta
+    far = ndimage.binary_erosion(plain.hu < -950, iterations=2)
+    assert abs(change[far].mean()) < 1
+
+
+def test_emphysema_makes_holes(plain):
+    ill = another(involvement=0.0, grade=None, confounders="emphysema")
+    well = another(involvement=0.0, grade=None)
+    index = [np.mean(scan.hu[scan.truth.lungs] < -950) for scan in (well, ill)]
+    assert index[0] < 0.02 and index[1] > index[0] + 0.02
+    assert not ill.truth.lesions.any()
+    upper = ill.truth.masks["right_upper_lobe"]
+    lower = ill.truth.masks["right_lower_lobe"]
+    assert np.mean(ill.hu[upper] < -950) > np.mean(ill.hu[lower] < -950)
+
+
+def test_dependent_atelectasis_lies_at_the_back_and_is_no_lesion(plain):
+    ill, well = (another(grade=None, involvement=0.0, confounders=c) for c in (("dependent_atelectasis",), ()))
+    change = np.where(well.truth.lungs, ill.hu.astype(int) - well.hu, 0)
+    rows = np.flatnonzero(well.truth.lungs.any(axis=(0, 2)))
+    half = (rows[0] + rows[-1]) // 2
+    assert (change[:, half:] > 150).sum() * well.voxel_ml > 15
+    assert (change[:, :half] > 150).sum() < 0.02 * (change[:, half:] > 150).sum()
+    assert ill.truth.grade is None
+
+
+def test_an_effusion_takes_room_from_the_lung(plain):
+    ill, well = (another(grade=None, involvement=0.0, confounders=c) for c in (("effusion",), ()))
+    lost = well.truth.lungs & ~ill.truth.lungs
+    assert 40 < lost.sum() * well.voxel_ml < 700
+    assert -20 < np.median(ill.hu[ndimage.binary_erosion(lost)]) < 40
+    rows = np.arange(well.shape[1])
+    assert np.average(rows, weights=lost.sum(axis=(0, 2))) > np.average(rows, weights=well.truth.lungs.sum(axis=(0, 2)))
+
+
+def test_motion_is_seen_near_the_heart_only(plain):
+    moved = another(confounders="motion")
+    change = np.abs(moved.hu.astype(int) - plain.hu) > 50
+    assert change.sum() > 50
+    columns = np.arange(plain.shape[2])
+    assert np.average(columns, weights=change.sum(axis=(0, 1))) > plain.shape[2] / 2
+    assert not change[:, :, : plain.shape[2] // 3].any()
+    assert np.array_equal(moved.truth.lesions, plain.truth.lesions)
+
+
+def test_calcified_nodules_are_small_and_bright(plain):
+    change = another(confounders="nodules").hu.astype(int) - plain.hu > 150
+    count = ndimage.label(change)[1]
+    assert 1 <= count <= 4
+    assert change.sum() * plain.voxel_ml < 2
+    assert plain.truth.lungs[change].all()
+
+
+def test_slices_average_over_their_thickness():
+    """Thin slices cut the flat dome of the diaphragm, thick ones blend lung and liver into what is neither."""
+    blended = []
+    for slice_mm in (1.0, 8.0):
+        scan = another(slice_mm=slice_mm, noise_hu=0, grade=None, involvement=0)
+        z = np.flatnonzero(scan.truth.lungs.any(axis=(1, 2)))
+        over_the_liver = scan.hu[z[0] : (z[0] + z[-1]) // 2, 40:75, 35:50]
+        blended.append(np.mean((over_the_liver > -600) & (over_the_liver < -150)))
+    assert blended[1] > 1.5 * blended[0]
+
+
+def test_kernels_differ_in_sharpness(plain):
+    edges = [
+        np.abs(np.diff(another(kernel=kernel, noise_hu=0).hu[20].astype(float), axis=1)).max()
+        for kernel in ("smooth", "standard", "sharp")
+    ]
+    assert edges[0] < edges[1] < edges[2]
+
+
+@pytest.mark.parametrize("noise_hu", [0, 15, 40])
+def test_noise_has_the_asked_sd(plain, noise_hu):
+    change = another(noise_hu=noise_hu).hu.astype(int) - another(noise_hu=0).hu
+    middle = change[:, 50:78, 50:78][another(noise_hu=0).hu[:, 50:78, 50:78] > 0]
+    assert middle.std() == pytest.approx(noise_hu, rel=0.12, abs=0.01)
+
+
+def test_smooth_kernels_have_coarser_noise():
+    def likeness_of_neighbours(kernel):
+        scans = [
+            another(kernel=kernel, noise_hu=noise_hu, shape=(8, 256, 256)).hu[:, 100:160, 100:160].astype(float)
+            for noise_hu in (0, 30)
+        ]
+        noise = scans[1] - scans[0]
+        return np.corrcoef(noise[:, :, 1:].ravel(), noise[:, :, :-1].ravel())[0, 1]
+
+    assert likeness_of_neighbours("smooth") > likeness_of_neighbours("sharp") + 0.1
+
+
+def test_jpg_quality_keeps_an_estimate_of_the_hu(plain):
+    grey = another(quality="jpg")
+    assert not grey.is_hu and grey.notes
+    assert len(np.unique(grey.hu)) <= 256
+    assert grey.hu.min() >= -1000 and grey.hu.max() <= 400
+    assert np.abs(grey.hu - np.clip(plain.hu, -1000, 400)).max() <= 4
+    assert np.array_equal(grey.truth.lesions, plain.truth.lesions)
+
+
+def test_a_second_scan_shows_the_same_patient_further_on():
+    first, second = (
+        make_phantom(involvement=share, seed=seed, patient_seed=30, shape=SMALL)
+        for share, seed in ((0.10, 1), (0.40, 2))
+    )
+    assert first.spacing == second.spacing
+    assert first.name != second.name
+    assert np.array_equal(first.truth.masks["right_middle_lobe"], second.truth.masks["right_middle_lobe"])
+    stayed = (first.truth.lesions & second.truth.lesions).sum() / first.truth.lesions.sum()
+    assert stayed > 0.8
+    assert first.truth.drawn["noise_hu"] != second.truth.drawn["noise_hu"]
+    outside = ~first.truth.lungs
+    assert not np.array_equal(first.hu[outside], second.hu[outside])
+
+
+def parts_of(mask, voxel_ml):
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())[1:] * voxel_ml
+    return np.sort(sizes[sizes > 0.1])[::-1]
+
+
+def test_a_single_focus_is_one_lesion_and_diffuse_disease_is_everywhere(plain):
+    single = another(grade=None, involvement=0.03, distribution="single")
+    parts = parts_of(single.truth.lesions, single.voxel_ml)
+    assert parts[0] > 0.8 * parts.sum()
+    diffuse = another(grade=None, involvement=0.5, distribution="diffuse").truth.drawn["involvement_by_part"]
+    assert min(diffuse[lobe] for lobe in LOBES) > 0.1
+
+
+def test_consolidation_is_dense(plain):
+    solid = another(patterns="consolidation")
+    mask = solid.truth.masks["consolidation"]
+    assert 0.02 < mask.sum() / solid.truth.lesions.sum() < 0.5
+    assert np.median(solid.hu[mask]) > -200
+    assert np.median(solid.hu[solid.truth.masks["ggo"]]) < -450
+    assert not plain.truth.masks["consolidation"].any()
+
+
+def test_an_air_bronchogram_is_air_within_consolidation():
+    scans = [
+        another(patterns=patterns, grade=4, seed=3, noise_hu=0, shape=(64, 160, 160))
+        for patterns in (("consolidation",), ("consolidation", "air_bronchogram"))
+    ]
+    change = scans[0].hu.astype(int) - scans[1].hu
+    assert change.min() >= 0
+    assert (change > 150).sum() > 20
+    assert scans[0].truth.masks["consolidation"][change > 300].mean() > 0.8
+
+
+def test_crazy_paving_draws_a_net_into_the_haze(plain):
+    paved = another(patterns="crazy_paving")
+    change = (paved.hu.astype(int) - plain.hu)[plain.truth.lesions]
+    assert np.percentile(change, 95) > 80
+    assert np.median(change) < 60
+    assert np.array_equal(paved.truth.lesions, plain.truth.lesions)
+
+
+def test_subpleural_bands_follow_the_chest_wall(plain):
+    banded = another(patterns="subpleural_bands")
+    change = banded.hu.astype(int) - plain.hu
+    distance = ndimage.distance_transform_edt(plain.truth.lungs, plain.spacing)
+    dense = (change > 120) & banded.truth.lesions
+    assert dense.sum() * plain.voxel_ml > 3
+    assert 2 < np.median(distance[dense]) < 14
+
+
+def test_a_reversed_halo_is_dense_around_a_hazy_core(plain):
+    halo = another(patterns="reversed_halo", noise_hu=0, shape=(64, 160, 160))
+    ring = halo.truth.masks["consolidation"]
+    assert ring.any()
+    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in ring])
+    core = filled & ~ring & halo.truth.lesions
+    assert core.sum() * halo.voxel_ml > 0.3
+    assert np.median(halo.hu[ring]) > np.median(halo.hu[core]) + 200
+
+
+def test_patterns_are_seen_more_often_in_graver_disease():
+    counts = [
+        sum(len(make_phantom(grade=grade, seed=seed, shape=(8, 32, 32)).truth.drawn["patterns"]) for seed in range(40))
+        for grade in (1, 4)
+    ]
+    assert counts[1] > 1.25 * counts[0]
+
+
+def test_lesions_end_at_the_oblique_fissure():
+    """Over several patients, a step across the fissure changes from ill to healthy more often than one beside it."""
+    across = beside = 0
+    for seed in range(4):
+        truth = make_phantom(involvement=0.2, seed=seed, shape=SMALL, confounders=()).truth
+        lower = truth.masks["right_lower_lobe"]
+        upper = truth.masks["right_upper_lobe"] | truth.masks["right_middle_lobe"]
+        step = truth.lesions[:, :-1] != truth.lesions[:, 1:]
+        fissure = upper[:, :-1] & lower[:, 1:]
+        behind = np.zeros_like(fissure)
+        behind[:, 3:] = fissure[:, :-3]
+        behind &= lower[:, :-1] & lower[:, 1:]
+        across += step[fissure].mean()
+        beside += step[behind].mean()
+    assert across > 1.5 * beside
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -256,6 +560,19 @@ def test_any_shape_shows_the_whole_patient(shape):
         ({"shape": (4, 16, 16)}, "at least"),
         ({"shape": (64.5, 256, 256)}, "64.5"),
         ({"shape": 64}, "shape=64"),
+        ({"patient_seed": -2}, "patient_seed=-2"),
+        ({"sex": "man"}, "sex='man'"),
+        ({"arms": "left"}, "arms='left'"),
+        ({"lung_volume_l": 40}, "1.5 to 7.5 litres"),
+        ({"contrast_hu": "yes"}, "contrast_hu='yes'"),
+        ({"confounders": ("cough",)}, "confounders='cough'"),
+        ({"patterns": "ggo"}, "patterns='ggo'"),
+        ({"distribution": "patchy"}, "distribution='patchy'"),
+        ({"slice_mm": 0}, "0.5 to 10 mm"),
+        ({"kernel": "B70f"}, "kernel='B70f'"),
+        ({"noise_hu": float("nan")}, "noise_hu=nan"),
+        ({"padded": "no"}, "padded='no'"),
+        ({"quality": "png"}, "quality='png'"),
     ],
 )
 def test_wrong_arguments_are_explained(arguments, words):

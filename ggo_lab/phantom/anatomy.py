@@ -5,18 +5,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from ggo_lab.phantom.body import (
+    EFFUSION_HU,
     FAT_HU,
-    MUSCLE_HU,
+    SKIN_HU,
     above_diaphragm,
     chest_wall,
+    draw_arms,
+    effusion_mm,
     fill_abdomen,
+    muscle_hu,
     muscle_surface,
     skin_surface,
 )
 from ggo_lab.phantom.grid import AIR_HU, COARSE_MM, Grid, smooth_noise
-from ggo_lab.phantom.mediastinum import draw_great_vessels, heart_surface, mediastinum_surface
+from ggo_lab.phantom.mediastinum import draw_great_vessels, heart_surfaces, mediastinum_surface
 from ggo_lab.phantom.patient import Patient
-from ggo_lab.phantom.shapes import Filler, sharpen, smooth_min
+from ggo_lab.phantom.shapes import Filler, in_voxels, smooth_min, to_share
 from ggo_lab.phantom.skeleton import draw_bones
 
 
@@ -51,29 +55,37 @@ class Anatomy:
 
 def build_anatomy(patient: Patient, grid: Grid, rng: np.random.Generator) -> Anatomy:
     """Draw everything but the lungs' inside."""
+    rng, effusion_rng = rng.spawn(2)
     coarse = Grid.coarse(grid.region)
     chest = chest_wall(patient, coarse)
     skin = skin_surface(patient, coarse)
-    heart = heart_surface(patient, coarse)
+    heart, chambers = heart_surfaces(patient, coarse)
     mediastinum = mediastinum_surface(patient, coarse, heart, rng)
     dome = above_diaphragm(patient, coarse)
-    depth = smooth_min(smooth_min(chest, -mediastinum, 9.0), dome, 7.0)
+    lungs = chest
+    if "effusion" in patient.confounders:
+        fluid = effusion_mm(patient, coarse, effusion_rng)
+        lungs = chest - fluid
+    depth = smooth_min(smooth_min(lungs, -mediastinum, 9.0), dome, 7.0)
     depth = (depth + 0.5 * smooth_noise(rng, coarse, 16.0)).astype(np.float32)
 
     hu = np.full(grid.shape, AIR_HU, np.float32)
     fill = Filler(hu, grid, coarse)
-    fill(skin, 35.0)
-    fill(skin - 2.0, FAT_HU + 6 * smooth_noise(rng, coarse, 10.0))
-    fill(muscle_surface(patient, coarse, chest, skin, rng), MUSCLE_HU)
-    fill(smooth_min(chest, skin - 4, 4.0), FAT_HU + 4)
+    arm_bones = draw_arms(patient, coarse, fill) if patient.arms == "down" else None
+    fill(skin, (0, SKIN_HU), (2, FAT_HU))
+    fill(muscle_surface(patient, coarse, chest, skin, rng), (0, muscle_hu(coarse, chest, rng)))
+    fill(smooth_min(chest, skin - 4, 4.0), (0, FAT_HU + 4))
+    if "effusion" in patient.confounders:
+        fill(smooth_min(chest + 1, fluid - chest, 2.0), (0, EFFUSION_HU))
     fill_abdomen(patient, coarse, fill, smooth_min(chest, -dome, 6.0), rng)
-    fill(heart, patient.blood_hu)
+    fill(heart, (0, patient.blood_hu + 6 + 0.3 * patient.contrast_hu))
+    fill(chambers, (0, patient.blood_hu + patient.contrast_hu))
     draw_great_vessels(patient, grid, hu)
-    draw_bones(patient, grid, hu, rng)
+    draw_bones(patient, grid, hu, arm_bones)
 
-    pleura = grid.sample(coarse, depth)
+    pleura = grid.sample(coarse, in_voxels(depth, coarse, grid))
     side = _split_sides(patient, grid, pleura)
-    sharpen(pleura, grid)
+    to_share(pleura)
     left = pleura >= 0.5
     right = left & ~side
     left &= side
@@ -85,7 +97,7 @@ def build_anatomy(patient: Patient, grid: Grid, rng: np.random.Generator) -> Ana
     return Anatomy(hu, pleura, left, right, grid.box(*corners), coarse, depth)
 
 
-def _split_sides(patient: Patient, grid: Grid, depth: np.ndarray) -> np.ndarray:
+def _split_sides(patient: Patient, grid: Grid, voxels: np.ndarray) -> np.ndarray:
     """Part the lungs in front of the heart, where only a thin sheet lies between them; return which side is left."""
     z, y, x = grid.mesh()
     u = z / patient.lung_height_mm
@@ -93,5 +105,6 @@ def _split_sides(patient: Patient, grid: Grid, depth: np.ndarray) -> np.ndarray:
     half = (1.6 + 9 * np.clip((u - 0.66) / 0.3, 0, 1) + 12 * np.clip((0.45 - u) / 0.3, 0, 1)) * patient.scale
     middle = grid.box((-1e4, -1e4, -45), (1e4, 1e4, 60))
     columns = middle[2]
-    np.minimum(depth[:, :, columns], np.abs(x[:, :, columns] - centre) - half, out=depth[:, :, columns])
+    apart = (np.abs(x[:, :, columns] - centre) - half) / np.float32(grid.spacing[2])
+    np.minimum(voxels[:, :, columns], apart, out=voxels[:, :, columns])
     return x > centre

@@ -5,12 +5,14 @@ from scipy.interpolate import PchipInterpolator
 
 from ggo_lab.phantom.grid import AIR_HU, Grid, smooth_noise
 from ggo_lab.phantom.patient import REFERENCE_DEPTH_MM, ROUNDNESS, Patient
-from ggo_lab.phantom.shapes import Filler, smooth_min, superellipse
+from ggo_lab.phantom.shapes import Filler, capsule, smooth_min, superellipse
 
 FAT_HU = -100.0
 MUSCLE_HU = 48.0
 LIVER_HU = 58.0
 SPLEEN_HU = 50.0
+SKIN_HU = 35.0
+EFFUSION_HU = 10.0
 
 
 def body_back_mm(patient: Patient) -> float:
@@ -99,11 +101,10 @@ def fill_abdomen(patient: Patient, coarse: Grid, fill: Filler, abdomen, rng: np.
     """Draw liver, spleen, stomach with its bubble of air, under the diaphragm."""
     z, y, x = coarse.mesh()
     size, floor = patient.scale, patient.dome_mm - patient.dome_drop_mm
-    fill(abdomen + 3, MUSCLE_HU)  # the diaphragm itself
-    fill(abdomen, FAT_HU)
+    fill(abdomen + 3, (0, MUSCLE_HU), (3, FAT_HU))  # the diaphragm, with fat under it
     liver = smooth_min(abdomen - 1, (42 * size - x - 0.45 * y) * 0.85, 12.0)
     liver = smooth_min(liver, np.hypot(x, y - patient.spine(z)[1]) - 30 * size, 8.0)
-    fill(liver, LIVER_HU + 2 * smooth_noise(rng, coarse, 9.0))
+    fill(liver, (0, LIVER_HU + 0.25 * patient.contrast_hu))
 
     def ellipsoid(centre, half):
         offsets = [(axis - c * size) / (h * size) for axis, c, h in zip((x, y, z), centre, half, strict=True)]
@@ -111,11 +112,44 @@ def fill_abdomen(patient: Patient, coarse: Grid, fill: Filler, abdomen, rng: np.
 
     under = floor / size
     spleen = smooth_min(abdomen - 2, ellipsoid((82, 40, under - 52), (27, 38, 46)), 6.0)
-    fill(spleen, SPLEEN_HU)
+    fill(spleen, (0, SPLEEN_HU + 0.4 * patient.contrast_hu))
     bulge = rng.uniform(0.75, 1.1)
     centre = (rng.uniform(50, 64), rng.uniform(-26, -8), under - 36 * bulge)
     stomach = ellipsoid(centre, (42 * bulge, 46 * bulge, 36 * bulge)) + 4 * smooth_noise(rng, coarse, 18.0)
     stomach = smooth_min(abdomen - 4, stomach, 6.0)
-    fill(stomach, MUSCLE_HU)
-    fill(stomach - 4, 14 + 7 * smooth_noise(rng, coarse, 9.0))
-    fill(smooth_min(stomach - 4, np.broadcast_to(rng.uniform(-40, -10) - y, stomach.shape), 1.0), AIR_HU)
+    fill(stomach, (0, MUSCLE_HU), (4, 14 + 7 * smooth_noise(rng, coarse, 9.0)))
+    fill(smooth_min(stomach - 4, np.broadcast_to(rng.uniform(-40, -10) - y, stomach.shape), 1.0), (0, AIR_HU))
+
+
+def muscle_hu(coarse: Grid, chest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Attenuation of the chest wall's muscles on the coarse lattice, HU: layers with fat between and streaks within."""
+    between = np.exp(-(((-chest - 12) / 2.5) ** 2))  # outside the ribs
+    streaks = np.clip(1 - np.abs(smooth_noise(rng, coarse, 9.0)) / 0.35, 0, 1)
+    return (MUSCLE_HU - 75 * between * np.clip(0.6 + streaks, 0, 1) - 45 * streaks).astype(np.float32)
+
+
+def draw_arms(patient: Patient, coarse: Grid, fill: Filler) -> np.ndarray:
+    """Draw upper arms beside the chest; return the course of both bones, (N, 3) as (x, y, z), mm."""
+    z, y, x = coarse.mesh()
+    outer, height = patient.half_width_mm + 23 * patient.scale + 0.75 * patient.fat_mm, patient.lung_height_mm
+    thick = 32 * patient.scale + 0.45 * patient.fat_mm + 0.4 * patient.muscle_mm
+    shoulder = np.array([outer + 0.55 * thick, 8.0, 0.93 * height, thick])
+    elbow = np.array([outer + 1.35 * thick, 24.0, -40.0, 0.82 * thick])
+    bones = []
+    for side in (1, -1):
+        start, end = (knot * (side, 1, 1, 1) for knot in (shoulder, elbow))
+        arm = capsule(x, y, z, start, end, 0.0)
+        rim = 2 + 0.45 * patient.fat_mm
+        fill(arm, (0, SKIN_HU), (2, FAT_HU), (rim, MUSCLE_HU))
+        bones.append(start[:3] + np.linspace(0, 1, 90)[:, None] * (end - start)[:3])
+    return np.concatenate(bones)
+
+
+def effusion_mm(patient: Patient, coarse: Grid, rng: np.random.Generator) -> np.ndarray:
+    """Thickness of fluid between the chest wall and the lung, mm: at the back and the bases of one or both sides."""
+    z, y, x = coarse.mesh()
+    u, back = z / patient.lung_height_mm, y / patient.half_depth_mm
+    left, right = rng.uniform(0.3, 1, 2)
+    left, right = (0, right) if left < 0.5 and left < right else (left, 0 if right < 0.5 else right)
+    side = np.where(x > 0, left, right)
+    return rng.uniform(14, 28) * side * np.clip((back - 0.1) / 0.5, 0, 1) * np.clip((0.6 - u) / 0.4, 0, 1)

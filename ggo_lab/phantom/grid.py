@@ -1,22 +1,13 @@
-"""The lattice of voxels that sees the patient, smooth fields on it, and thin structures stamped into it."""
+"""The lattice of voxels that sees the patient, and smooth fields on it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 AIR_HU = -1000.0
 COARSE_MM = 5.0  # step on which smooth shapes are computed before they are interpolated onto the voxels
 _NOISE_GAIN = 3.0  # B-splines average the lattice's random values: this restores their sd
-_KERNEL_CHUNK = 1_500_000  # voxels visited at once while stamping: about 30 MB of scratch memory
-
-
-class Stamp(NamedTuple):
-    """Sparse picture of thin structures: which voxels they touch and how much of each they fill."""
-
-    index: np.ndarray  # flat voxel positions, int64
-    coverage: np.ndarray  # filled share of the voxel, 0..1, float32
 
 
 def _catmull_rom(t: np.ndarray) -> tuple:
@@ -42,23 +33,26 @@ class Grid:
         shape: number of voxels (Z, Y, X).
         spacing: distance between voxel centres (z, y, x), mm.
         origin: centre of voxel (0, 0, 0) as (z, y, x), mm.
+        slice_mm: thickness of the slab that a slice averages; less than the distance leaves gaps, more overlaps.
         region: corners ((z, y, x), (z, y, x)) of the part of the patient that the lattice was laid over, mm.
     """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
+    slice_mm: float
     region: tuple[tuple[float, float, float], tuple[float, float, float]]
 
     @classmethod
-    def over(cls, region: tuple, shape: tuple[int, int, int]) -> "Grid":
-        """Lay that many voxels over a region so that all of it is seen; pixels are square."""
+    def over(cls, region: tuple, shape: tuple[int, int, int], slice_mm: float | None = None) -> "Grid":
+        """Lay that many voxels over a region so that all of it is seen; pixels are square, slices touch by default."""
         low, high = np.asarray(region)
         size = high - low
         pixel = max(size[1] / shape[1], size[2] / shape[2])
         spacing = np.array([size[0] / shape[0], pixel, pixel])
         origin = (low + high) / 2 - spacing * (np.asarray(shape) - 1) / 2
-        return cls(tuple(shape), tuple(map(float, spacing)), tuple(map(float, origin)), region)
+        thickness = float(spacing[0]) if slice_mm is None else slice_mm
+        return cls(tuple(shape), tuple(map(float, spacing)), tuple(map(float, origin)), thickness, region)
 
     @classmethod
     def coarse(cls, region: tuple, step_mm: float = COARSE_MM) -> "Grid":
@@ -66,7 +60,7 @@ class Grid:
         low, high = np.asarray(region)
         shape = np.ceil((high - low) / step_mm).astype(int) + 5
         origin = low - 2 * step_mm
-        return cls(tuple(map(int, shape)), (step_mm,) * 3, tuple(map(float, origin)), region)
+        return cls(tuple(map(int, shape)), (step_mm,) * 3, tuple(map(float, origin)), step_mm, region)
 
     def axis(self, which: int) -> np.ndarray:
         """Positions of the voxel centres along one axis (0 = z, 1 = y, 2 = x), mm, float32."""
@@ -109,43 +103,6 @@ class Grid:
             field = _interpolate(field, (wanted[a] - coarse.origin[a]) / coarse.spacing[a], a, weigh)
         return field
 
-    def stamp(self, points: np.ndarray, radii: np.ndarray) -> Stamp:
-        """Draw balls, which strung closely together make tubes and plates, with the partial volume of each voxel.
-
-        Thick slices are drawn as several thin ones and averaged, as the scanner does. A ball thinner than a pixel
-        keeps its cross-section: it becomes fainter, not wider.
-
-        Args:
-            points: (N, 3) centres as (x, y, z), mm.
-            radii: (N,) mm.
-        """
-        thin = max(1, round(self.spacing[0] / 1.7))  # thin slices per slice
-        steps = np.array([self.spacing[0] / thin, self.spacing[1], self.spacing[2]])
-        first = np.array([self.origin[0] - (thin - 1) / 2 * steps[0], self.origin[1], self.origin[2]])
-        shape = np.array([self.shape[0] * thin, self.shape[1], self.shape[2]])
-        canvas = np.zeros(int(shape.prod()), np.uint8)
-
-        place = (np.asarray(points, np.float64)[:, ::-1] - first) / steps
-        reach = np.ceil(np.asarray(radii)[:, None] / steps + 0.5).astype(int)
-        inside = ((place + reach >= 0) & (place - reach <= shape - 1)).all(axis=1)
-        place, reach, radii = place[inside], reach[inside], np.asarray(radii, np.float32)[inside]
-        kind = reach @ (10_000, 100, 1)
-        for code in np.flatnonzero(np.bincount(kind)):
-            members = np.flatnonzero(kind == code)
-            size = reach[members[0]]
-            count = max(1, _KERNEL_CHUNK // int(np.prod(2 * size + 1)))
-            for start in range(0, len(members), count):
-                chosen = members[start : start + count]
-                _stamp_group(canvas, shape, steps, place[chosen], radii[chosen], size)
-
-        slices = canvas.reshape(self.shape[0], thin, -1)
-        total = slices[:, 0].astype(np.uint16)
-        for i in range(1, thin):
-            total += slices[:, i]
-        total = total.ravel()
-        index = np.flatnonzero(total > 0)
-        return Stamp(index, total[index].astype(np.float32) / np.float32(255 * thin))
-
 
 def _interpolate(field: np.ndarray, position: np.ndarray, axis: int, weigh: Callable) -> np.ndarray:
     # Weighted sums of four neighbours, element by element: unlike a matrix product, the same bits on every machine.
@@ -171,26 +128,6 @@ def _interpolate(field: np.ndarray, position: np.ndarray, axis: int, weigh: Call
     return out
 
 
-def _stamp_group(canvas, shape, steps, place, radii, size) -> None:
-    """Draw balls that reach equally many voxels into the flat uint8 canvas, keeping the larger coverage."""
-    nearest = np.rint(place).astype(np.int64)
-    squared, index, valid = np.float32(0), np.int64(0), True
-    for axis in range(3):
-        offsets = np.arange(-size[axis], size[axis] + 1)
-        voxel = nearest[:, axis, None] + offsets
-        distance = ((voxel - place[:, axis, None]) * steps[axis]).astype(np.float32)
-        spread = [-1 if a == axis else 1 for a in range(3)]
-        squared = squared + (distance**2).reshape(len(place), *spread)
-        index = index * shape[axis] + voxel.reshape(len(place), *spread)
-        valid = valid & ((voxel >= 0) & (voxel < shape[axis])).reshape(len(place), *spread)
-    pixel = np.float32(steps[2])
-    drawn = np.maximum(radii, pixel / 2)[:, None, None, None]
-    strength = np.minimum(255 * radii**2 / (drawn.ravel() ** 2 + pixel**2 / 12), 255)[:, None, None, None]
-    coverage = np.clip((drawn - np.sqrt(squared)) / pixel + 0.5, 0, 1) * strength
-    seen = valid & (coverage >= 1)
-    np.maximum.at(canvas, index[seen], coverage[seen].astype(np.uint8))
-
-
 def smooth_noise(
     rng: np.random.Generator, grid: Grid, step_mm: float, box: tuple[slice, slice, slice] | None = None
 ) -> np.ndarray:
@@ -205,9 +142,3 @@ def smooth_noise(
     lattice = Grid.coarse(grid.region, step_mm)
     values = rng.standard_normal(lattice.shape, np.float32)
     return grid.sample(lattice, values * np.float32(_NOISE_GAIN), box, _b_spline)
-
-
-def paint(hu: np.ndarray, stamp: Stamp, value) -> None:
-    """Mix value (HU; a number, or one for each voxel of the stamp) into hu where the stamp lies, in place."""
-    flat = hu.reshape(-1)
-    flat[stamp.index] += stamp.coverage * (value - flat[stamp.index])

@@ -4,10 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from ggo_lab.phantom.grid import Grid, paint, smooth_noise
-from ggo_lab.phantom.patient import Patient
+from ggo_lab.phantom.grid import Grid, smooth_noise
+from ggo_lab.phantom.patient import REFERENCE_HEIGHT_MM, Patient
 from ggo_lab.phantom.shapes import capsule, curve, smooth_max
 from ggo_lab.phantom.skeleton import sternum_back
+from ggo_lab.phantom.stamps import paint, stamp
 
 # Reference knots (x, y, z, radius) in mm of the great vessels and of what else runs through the mediastinum.
 _AORTA = (
@@ -38,6 +39,7 @@ BRONCHI = {
 _OESOPHAGUS = (
     (3, -18, 275, 6), (4, 6, 222, 6), (5, 22, 180, 6), (6, 27, 150, 6.5), (8, 28, 110, 7), (14, 20, 66, 7),
 )  # fmt: skip
+_LEFT_WALL_MM, _THIN_WALL_MM = 11.0, 4.0  # of the left ventricle, and of the other chambers with their fat
 _MEDIASTINAL = (
     (_AORTA[:8], 4.0),
     (((21, 34, 140, 12), (12, 32, 60, 11), (4, 28, -10, 11)), 1.0),
@@ -83,11 +85,13 @@ def mediastinum_surface(patient: Patient, coarse: Grid, heart: np.ndarray, rng: 
     return joined.astype(np.float32)
 
 
-def heart_surface(patient: Patient, coarse: Grid) -> np.ndarray:
-    """Distance inside the heart: ventricles leaning left, right atrium, left atrium, mm."""
+def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Distance inside the heart, ventricles leaning left above the atria, and inside its chambers, mm."""
     z, y, x = coarse.mesh()
-    inside = np.float32(-100)
+    surfaces = []
     tilt = patient.heart_tilt
+    # A long chest stretches the heart with it, though less.
+    stretch = np.sqrt(patient.lung_height_mm / REFERENCE_HEIGHT_MM / patient.scale)
     parts = (
         # centre x, y, z; half lengths; the long axis' direction
         ((24, -34, 86), (58, 39, 40), (0.80, -0.38 * tilt, -0.46 * tilt)),
@@ -101,7 +105,7 @@ def heart_surface(patient: Patient, coarse: Grid) -> np.ndarray:
         side /= np.linalg.norm(side)
         up = np.cross(side, axis)
         dx, dy, dz = x - cx, y - cy, z - cz
-        radii = np.asarray(half) * patient.scale * patient.heart_scale
+        radii = np.asarray(half) * patient.scale * patient.heart_scale * (1, 1, stretch)
         share = np.sqrt(
             sum(
                 ((dx * e[0] + dy * e[1] + dz * e[2]) / radius) ** 2
@@ -110,14 +114,29 @@ def heart_surface(patient: Patient, coarse: Grid) -> np.ndarray:
         )
         share = np.maximum(share, 1e-3)
         distance = np.sqrt(dx * dx + dy * dy + dz * dz) * (1 / share - 1)
-        inside = smooth_max(inside, np.minimum(distance, 40), 12.0)
-    return inside
+        surfaces.append(np.minimum(distance, 40))
+    ventricles, right, atrium = surfaces
+    whole = smooth_max(smooth_max(ventricles, right, 14.0), atrium, 14.0)
+    # Fat fills the groove that the coronary vessels run in, between the ventricles and the atria.
+    gx, gy, gz, _ = patient.place((2, -12, 106, 0))
+    plane = 0.80 * (x - gx) - 0.38 * (y - gy) - 0.46 * (z - gz)
+    groove = 9 * np.exp(-((plane / 6) ** 2))
+    left = ventricles - _LEFT_WALL_MM * patient.scale
+    chambers = np.maximum(left, np.minimum(right - _THIN_WALL_MM, -2 - ventricles))
+    chambers = np.maximum(chambers, np.minimum(atrium, right + 4) - _THIN_WALL_MM)
+    return whole - groove, np.minimum(chambers, whole - groove - _THIN_WALL_MM)
 
 
 def draw_great_vessels(patient: Patient, grid: Grid, hu: np.ndarray) -> None:
     """Draw great vessels and oesophagus."""
     lines = [curve(patient.place(knots)) for knots in (_AORTA, *_PULMONARY, *_VENOUS, *_BRANCHES)]
     points, radii = (np.concatenate(parts) for parts in zip(*lines, strict=True))
-    paint(hu, grid.stamp(points, radii), patient.blood_hu)
+    paint(hu, stamp(grid, points, radii), patient.blood_hu + patient.contrast_hu)
     points, radii = curve(patient.place(_OESOPHAGUS))
-    paint(hu, grid.stamp(points, radii), 38.0)
+    paint(hu, stamp(grid, points, radii), 38.0)
+
+
+def heart_border_mm(patient: Patient) -> tuple[float, float, float]:
+    """Where the heart meets the left lung, (x, y, z), mm."""
+    x, y, z, _ = patient.place((62, -36, 92, 0))
+    return float(x), float(y), float(z)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 _REFERENCE_VOLUME_L = 3.75  # lungs without airways, as drawn from these tables
-_REFERENCE_HEIGHT_MM, REFERENCE_DEPTH_MM, _REFERENCE_WIDTH_MM = 260.0, 88.0, 117.0  # the last two are half sizes
+REFERENCE_HEIGHT_MM, REFERENCE_DEPTH_MM, _REFERENCE_WIDTH_MM = 260.0, 88.0, 117.0  # the last two are half sizes
 # Height as a share of the lungs' height, then the inner chest wall there: half width, front and back, mm.
 _SECTIONS = np.array(
     [
@@ -32,7 +32,16 @@ _SECTIONS = np.array(
     ]
 ).T
 ROUNDNESS = 2.3  # exponent of the superellipse of a chest section: 2 is an ellipse, more is boxier
-_SPINE_BEHIND_MM = 27.0  # centre of the vertebral bodies in front of the hindmost lung
+# What is no ground-glass disease, and how often a patient shows it: common shares in adults who are scanned.
+CONFOUNDERS = {
+    "emphysema": 0.12,
+    "dependent_atelectasis": 0.25,
+    "effusion": 0.06,
+    "motion": 0.15,
+    "nodules": 0.10,
+}
+_ARMS_DOWN = 0.08  # share of patients too ill to lift their arms
+_CONTRAST = 0.15  # share of scans with contrast medium
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,10 @@ class Patient:
         heart_scale, heart_tilt: size of the heart relative to the body, and its lean (1: usual).
         spine_sway_mm: sideways bow of the spine, mm.
         lung_hu, gradient_hu: median attenuation of the parenchyma and its rise from front to back, HU.
-        blood_hu: attenuation of blood, HU.
+        blood_hu, contrast_hu: attenuation of blood, and what contrast medium adds in the aorta (0: none), HU.
+        arms: "up" (beside the head, out of the scan) or "down" (beside the chest).
+        fissure_turn: phase of the fissures' undulation, radians.
+        confounders: what looks like disease and is none, or changes the lungs besides it; names in CONFOUNDERS.
     """
 
     sex: str
@@ -71,13 +83,17 @@ class Patient:
     lung_hu: float
     gradient_hu: float
     blood_hu: float
+    contrast_hu: float
+    arms: str
+    fissure_turn: float
+    confounders: tuple[str, ...]
 
     def place(self, knots) -> np.ndarray:
         """Move reference (x, y, z, radius) rows, mm, to where this patient has them."""
         return np.asarray(knots, float) * (
             self.scale,
             self.half_depth_mm / REFERENCE_DEPTH_MM,
-            self.lung_height_mm / _REFERENCE_HEIGHT_MM,
+            self.lung_height_mm / REFERENCE_HEIGHT_MM,
             self.scale,
         )
 
@@ -98,21 +114,38 @@ class Patient:
         return self.spine_sway_mm * np.sin(np.pi * u), y
 
 
-def sample_patient(rng: np.random.Generator) -> Patient:
-    """Draw one adult. Supine lung volume 4.07 +- 1.19 L; the other ranges are common radiological ones."""
-    sex = "female" if rng.random() < 0.5 else "male"
-    scale = float(np.clip(rng.normal(1.02 if sex == "male" else 0.93, 0.045), 0.82, 1.15))
-    volume = float(np.clip(rng.normal(4.45 if sex == "male" else 3.65, 1.1), 2.0, 6.8))
+def sample_patient(
+    rng: np.random.Generator,
+    sex: str | None = None,
+    lung_volume_l: float | None = None,
+    arms: str | None = None,
+    contrast_hu: float | None = None,
+    confounders: tuple[str, ...] | None = None,
+) -> Patient:
+    """Draw one adult; what is given is kept, and the same random numbers decide the rest.
+
+    Supine lung volume is 4.07 +- 1.19 L; the other ranges are common radiological ones.
+    """
+    drawn_sex = "female" if rng.random() < 0.5 else "male"
+    sex = sex or drawn_sex
+    scale = float(np.clip((1.02 if sex == "male" else 0.93) + rng.normal(0, 0.045), 0.82, 1.15))
+    volume = float(np.clip((4.45 if sex == "male" else 3.65) + rng.normal(0, 1.1), 2.0, 6.8))
+    volume = volume if lung_volume_l is None else float(lung_volume_l)
     slender = rng.normal(0, 0.05)
     # The chest's cross-section follows the body, the lungs' height then gives the volume.
     stretch = (volume / _REFERENCE_VOLUME_L / scale**3) ** (1 / 3)
     width = _REFERENCE_WIDTH_MM * scale * stretch**0.55 * (1 - slender)
     depth = REFERENCE_DEPTH_MM * scale * stretch**0.85 * (1 + rng.normal(0, 0.05))
     height = (
-        _REFERENCE_HEIGHT_MM
+        REFERENCE_HEIGHT_MM
         * (volume / _REFERENCE_VOLUME_L)
         / ((width / _REFERENCE_WIDTH_MM) * (depth / REFERENCE_DEPTH_MM))
     )
+    breast = rng.uniform(8, 34)
+    drawn_arms = "down" if rng.random() < _ARMS_DOWN else "up"
+    enhanced, enhancement = rng.random() < _CONTRAST, float(rng.uniform(120, 260))
+    present = rng.random(len(CONFOUNDERS)) < list(CONFOUNDERS.values())
+    drawn_confounders = tuple(name for name, here in zip(CONFOUNDERS, present, strict=True) if here)
     return Patient(
         sex=sex,
         scale=scale,
@@ -121,8 +154,8 @@ def sample_patient(rng: np.random.Generator) -> Patient:
         half_width_mm=float(width),
         half_depth_mm=float(depth),
         fat_mm=float(np.clip(rng.gamma(3.0, 4.2) + (4 if sex == "female" else 2), 4, 38)),
-        breast_mm=float(rng.uniform(8, 34)) if sex == "female" else 0.0,
-        muscle_mm=float(rng.normal(9 if sex == "male" else 6.5, 1.2)),
+        breast_mm=float(breast) if sex == "female" else 0.0,
+        muscle_mm=float((9 if sex == "male" else 6.5) + rng.normal(0, 1.2)),
         dome_mm=float(height * rng.uniform(0.26, 0.34)),
         dome_drop_mm=float(rng.uniform(6, 20)),
         heart_scale=float(np.clip(rng.normal(1.0, 0.07), 0.85, 1.2)),
@@ -131,12 +164,18 @@ def sample_patient(rng: np.random.Generator) -> Patient:
         lung_hu=float(rng.normal(-858, 20)),
         gradient_hu=float(rng.uniform(12, 57)),
         blood_hu=float(rng.uniform(36, 52)),
+        contrast_hu=float(contrast_hu) if contrast_hu is not None else (enhancement if enhanced else 0.0),
+        arms=arms or drawn_arms,
+        fissure_turn=float(rng.uniform(0, 2 * np.pi)),
+        confounders=drawn_confounders if confounders is None else tuple(confounders),
     )
 
 
 def body_box(patient: Patient) -> tuple[tuple, tuple]:
     """Corners (z, y, x) in mm of what the scan shows: lungs with a margin, the body's full width below the arms."""
     around = patient.half_width_mm + 30 * patient.scale + patient.fat_mm + 14
+    if patient.arms == "down":
+        around += 62 * patient.scale
     middle = 12.0
     top = patient.lung_height_mm * 1.035 + 8
     return (-14.0, middle - around, -around), (top, middle + around, around)

@@ -1,4 +1,4 @@
-"""The scanner: blur, noise, couch and padding."""
+"""The scanner: protocol, couch, blur, noise, motion, padding, and the 8-bit grey that some collections keep."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,38 @@ import numpy as np
 from scipy import ndimage
 
 from ggo_lab.phantom.grid import AIR_HU, Grid
-from ggo_lab.scan import PADDING_HU
+from ggo_lab.scan import PADDING_HU, WINDOWS, window
 
 _LOWEST_HU = -1024  # 12-bit scanners store no lower value inside the field of view
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How a reconstruction kernel renders edges and noise.
+
+    Attributes:
+        blur_mm: sd of the point spread in the slice, mm.
+        grain_mm: sd of the smoothing that gives the noise its grain, mm.
+        edge: how much of what the blur takes away is added back; above 0, edges overshoot.
+    """
+
+    blur_mm: float
+    grain_mm: float
+    edge: float
+
+
+# Point spreads of about 0.3 to 0.9 mm: body kernels resolve 6 to 8 line pairs per cm, lung kernels 10 and more.
+KERNELS = {
+    "smooth": Kernel(blur_mm=0.85, grain_mm=0.85, edge=0.0),
+    "standard": Kernel(blur_mm=0.6, grain_mm=0.6, edge=0.0),
+    "sharp": Kernel(blur_mm=0.4, grain_mm=0.3, edge=0.35),
+}
+_KERNEL_SHARES = {"smooth": 0.25, "standard": 0.45, "sharp": 0.30}
+_PIXEL_BLUR = 0.29  # sd of averaging over a pixel, pixels
+# Sd in the aorta: 11.4 HU from model-based reconstruction to 37.5 HU from filtered back projection at routine dose.
+_NOISE_HU = (10.0, 38.0)
+_SLICE_MM = (1.0, 8.0)
+_THIN_SLICES = 0.35  # share of the scans whose slices are thinner than the distance between them
 
 
 @dataclass(frozen=True)
@@ -16,28 +45,43 @@ class Scanner:
     """What the scanner's operator chose.
 
     Attributes:
-        noise_hu: standard deviation of the noise in soft tissue, HU.
-        blur_px: sd of the point spread in the slice, pixels.
-        grain_px: correlation length of the noise in the slice, pixels (smooth kernels 0.8, sharp ones 0.4).
+        slice_mm: thickness of a slice, mm; None: as the distance between slices.
+        kernel: name in KERNELS.
+        noise_hu: standard deviation of the noise in the middle of the chest, HU.
         padded: whether the corners outside the circular field of view hold padding.
         couch_gap_mm: distance from the back to the couch, mm.
+        motion_mm: how far the heart's beat shifts the lung beside it during a slice, mm; 0: not seen.
     """
 
+    slice_mm: float | None
+    kernel: str
     noise_hu: float
-    blur_px: float
-    grain_px: float
     padded: bool
     couch_gap_mm: float
+    motion_mm: float
 
 
-def sample_scanner(rng: np.random.Generator) -> Scanner:
-    """Draw a scanner protocol; noise from model-based reconstruction to plain filtered back projection."""
+def sample_scanner(
+    rng: np.random.Generator,
+    slice_mm: float | None = None,
+    kernel: str | None = None,
+    noise_hu: float | None = None,
+    padded: bool | None = None,
+    motion: bool = False,
+) -> Scanner:
+    """Draw a scanner protocol; what is given is kept, and changes nothing else that is drawn."""
+    thin, thin_mm = rng.random() < _THIN_SLICES, float(rng.uniform(_SLICE_MM[0], 2.5))
+    drawn_kernel = str(rng.choice(list(_KERNEL_SHARES), p=list(_KERNEL_SHARES.values())))
+    low, high = np.log(_NOISE_HU)
+    drawn_noise = float(np.exp(rng.uniform(low, high)))
+    drawn_padded, gap, shift = bool(rng.random() < 0.4), float(rng.uniform(1, 6)), float(rng.uniform(3, 6))
     return Scanner(
-        noise_hu=float(rng.uniform(10, 28)),
-        blur_px=float(rng.uniform(0.4, 0.6)),
-        grain_px=float(rng.uniform(0.45, 0.75)),
-        padded=bool(rng.random() < 0.4),
-        couch_gap_mm=float(rng.uniform(1, 6)),
+        slice_mm=slice_mm if slice_mm is not None else (thin_mm if thin else None),
+        kernel=kernel or drawn_kernel,
+        noise_hu=drawn_noise if noise_hu is None else float(noise_hu),
+        padded=drawn_padded if padded is None else bool(padded),
+        couch_gap_mm=gap,
+        motion_mm=shift if motion else 0.0,
     )
 
 
@@ -61,6 +105,34 @@ def draw_couch(hu: np.ndarray, grid: Grid, back_mm: float, scanner: Scanner) -> 
     np.copyto(region, AIR_HU + couch[rows], where=region < AIR_HU + couch[rows])
 
 
+def blur_by_motion(hu: np.ndarray, grid: Grid, centre_mm: tuple, reach_mm: float, shift_mm: float) -> None:
+    """Double the outlines around the beating heart, in place: each slice shows two positions at once.
+
+    Args:
+        hu: float32 (Z, Y, X), HU.
+        centre_mm: (x, y, z) of the heart's left border, mm.
+        reach_mm: distance over which the motion fades, mm.
+        shift_mm: distance between the two positions, mm.
+    """
+    x0, y0, z0 = centre_mm
+    box = grid.box((z0 - 60, y0 - 90, x0 - 80), (z0 + 60, y0 + 90, x0 + 80))
+    z, y, x = (grid.axis(a)[box[a]] for a in range(3))
+    part = hu[box]
+    pixels = shift_mm / 2 / grid.spacing[1]
+    for plane, height in zip(part, z, strict=True):
+        # Slices are taken at different phases of the heartbeat: some freeze it, others catch it moving.
+        phase = np.abs(np.sin(height / 7.0)) * np.exp(-(((height - z0) / reach_mm) ** 2))
+        weight = np.exp(-(((x[None] - x0) / reach_mm) ** 2) - ((y[:, None] - y0) / (1.5 * reach_mm)) ** 2)
+        weight = np.minimum(1.3 * phase * weight, 1).astype(np.float32)
+        double = 0.5 * (_shifted(plane, pixels) + _shifted(plane, -pixels))
+        plane += weight * (double - plane)
+
+
+def _shifted(plane: np.ndarray, pixels: float) -> np.ndarray:
+    """A plane moved sideways and, half as far, backwards, by a fraction of a pixel."""
+    return ndimage.shift(plane, (pixels / 2, pixels), order=1, mode="nearest")
+
+
 def expose(hu: np.ndarray, grid: Grid, scanner: Scanner, rng: np.random.Generator) -> np.ndarray:
     """Turn the ideal patient into what the scanner stores: blur, correlated noise, clipping, padding, int16.
 
@@ -68,22 +140,55 @@ def expose(hu: np.ndarray, grid: Grid, scanner: Scanner, rng: np.random.Generato
         hu: float32 (Z, Y, X), HU; used as scratch memory.
     Returns: int16 (Z, Y, X), HU.
     """
-    sigma = (0, scanner.blur_px, scanner.blur_px)
-    ndimage.gaussian_filter(hu, sigma, output=hu, truncate=3)
+    kernel, pixel = KERNELS[scanner.kernel], grid.spacing[1]
+    if kernel.edge:
+        hu = _sharpened(hu, kernel, pixel)
+    else:
+        _smooth_slices(hu, kernel.blur_mm / pixel)
     noise = rng.standard_normal(hu.shape, np.float32)
-    grain = (0, scanner.grain_px, scanner.grain_px)
-    ndimage.gaussian_filter(noise, grain, output=noise, truncate=3)
+    _smooth_slices(noise, kernel.grain_mm / pixel)
     noise *= np.float32(scanner.noise_hu / noise[0].std())
+    noise *= _noise_map(grid)
     hu += noise
     np.clip(np.rint(hu, out=hu), _LOWEST_HU, 3071, out=hu)
     stored = hu.astype(np.int16)
     if scanner.padded:
-        _, y, x = grid.mesh()
-        half = grid.spacing[1] * min(grid.shape[1:]) / 2
-        middle = (
-            grid.origin[1] + grid.spacing[1] * (grid.shape[1] - 1) / 2,
-            grid.origin[2] + grid.spacing[2] * (grid.shape[2] - 1) / 2,
-        )
-        outside = (y[0] - middle[0]) ** 2 + (x[0] - middle[1]) ** 2 > half**2
-        stored[:, outside] = PADDING_HU
+        stored[:, _outside_circle(grid)] = PADDING_HU
     return stored
+
+
+def _smooth_slices(volume: np.ndarray, sigma_px: float) -> None:
+    ndimage.gaussian_filter(volume, (0, sigma_px, sigma_px), output=volume, truncate=3)
+
+
+def _sharpened(hu: np.ndarray, kernel: Kernel, pixel: float) -> np.ndarray:
+    """Blur a little and add back part of what a wider blur takes away, so that edges overshoot."""
+    _smooth_slices(hu, kernel.blur_mm / pixel)
+    wide = ndimage.uniform_filter1d(hu, 3, axis=1)
+    wide = ndimage.uniform_filter1d(wide, 3, axis=2)
+    hu += np.float32(kernel.edge) * (hu - wide)
+    return hu
+
+
+def _noise_map(grid: Grid) -> np.ndarray:
+    """Noise relative to the middle of the chest, float32 (Y, X): rays through the middle cross more tissue."""
+    _, y, x = grid.mesh()
+    return (0.72 + 0.28 * np.exp(-((x / 130) ** 2) - ((y - 10) / 100) ** 2))[0].astype(np.float32)
+
+
+def _outside_circle(grid: Grid) -> np.ndarray:
+    """Bool (Y, X): pixels outside the largest circle that fits into the picture."""
+    _, y, x = grid.mesh()
+    half = grid.spacing[1] * min(grid.shape[1:]) / 2
+    middle = [grid.origin[a] + grid.spacing[a] * (grid.shape[a] - 1) / 2 for a in (1, 2)]
+    return ((y - middle[0]) ** 2 + (x - middle[1]) ** 2 > half**2)[0]
+
+
+def as_grey(hu: np.ndarray) -> np.ndarray:
+    """Pass HU through 8-bit grey and back, as a folder of JPG slices keeps them; padding becomes air.
+
+    Returns: int16, hu's shape: at most 256 values between -1000 and 400 HU, an estimate of the HU.
+    """
+    level, width = WINDOWS["paper"]
+    table = np.rint(level - width / 2 + np.arange(256) * (width / 255)).astype(np.int16)
+    return table[window(hu, level, width)]

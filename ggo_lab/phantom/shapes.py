@@ -50,8 +50,14 @@ class Filler:
     def __init__(self, hu: np.ndarray, grid: Grid, coarse: Grid):
         self.hu, self.grid, self.coarse = hu, grid, coarse
 
-    def __call__(self, inside_mm: np.ndarray, value) -> None:
-        """Mix value (HU; a number, or float32 on the coarse lattice) into hu inside a surface, in place."""
+    def __call__(self, inside_mm: np.ndarray, *layers: tuple) -> None:
+        """Mix layers into hu inside a surface, in place.
+
+        Args:
+            inside_mm: float on the coarse lattice, mm.
+            layers: pairs of a depth below the surface, mm, and what lies deeper: HU, a number, or float on the coarse
+                lattice.
+        """
         solid = inside_mm > -COARSE_MM
         extent = [np.flatnonzero(solid.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
         if any(len(found) == 0 for found in extent):
@@ -59,16 +65,39 @@ class Filler:
         low = [self.coarse.origin[a] + COARSE_MM * (found[0] - 1) for a, found in enumerate(extent)]
         high = [self.coarse.origin[a] + COARSE_MM * (found[-1] + 1) for a, found in enumerate(extent)]
         box = self.grid.box(low, high)
-        share = self.grid.sample(self.coarse, np.asarray(inside_mm, np.float32), box)
-        sharpen(share, self.grid)
-        if isinstance(value, np.ndarray):
-            value = self.grid.sample(self.coarse, value.astype(np.float32), box)
+        share = self.grid.sample(self.coarse, in_voxels(inside_mm, self.coarse, self.grid), box)
         region = self.hu[box]
-        region += share * (value - region)
+        for depth_mm, value in layers:
+            part = share - np.float32(depth_mm / self.grid.spacing[1]) if depth_mm else share.copy()
+            to_share(part)
+            if isinstance(value, np.ndarray):
+                value = self.grid.sample(self.coarse, value.astype(np.float32), box)
+            part *= value - region
+            region += part
 
 
-def sharpen(distance: np.ndarray, grid: Grid) -> None:
-    """Turn distance inside a surface (mm) into the share of the voxel inside it, in place."""
-    distance *= np.float32(1 / grid.spacing[1])
-    distance += np.float32(0.5)
-    np.clip(distance, 0, 1, out=distance)
+def in_voxels(inside_mm: np.ndarray, coarse: Grid, grid: Grid) -> np.ndarray:
+    """Measure distance inside a surface by the voxel's extent across that surface.
+
+    Where the surface stands upright, that is a pixel; where it lies flat, as the dome of the diaphragm, it is the
+    slice's thickness: the partial volume that averaging over the slice would give.
+
+    Args:
+        inside_mm: float (Z, Y, X) on coarse, mm.
+    Returns: float32 on coarse, voxels.
+    """
+    inside = np.asarray(inside_mm, np.float32)
+    tilt = np.empty_like(inside)  # squared z part of the surface's normal
+    tilt[1:-1] = inside[2:] - inside[:-2]
+    tilt[0], tilt[-1] = tilt[1], tilt[-2]
+    tilt *= np.float32(0.5 / coarse.spacing[0])
+    np.minimum(np.multiply(tilt, tilt, out=tilt), 1, out=tilt)
+    tilt *= np.float32(grid.slice_mm**2 - grid.spacing[1] ** 2)
+    tilt += np.float32(grid.spacing[1] ** 2)
+    return inside / np.sqrt(tilt)
+
+
+def to_share(voxels: np.ndarray) -> None:
+    """Turn distance inside a surface (voxels) into the share of the voxel inside it, in place."""
+    voxels += np.float32(0.5)
+    np.clip(voxels, 0, 1, out=voxels)

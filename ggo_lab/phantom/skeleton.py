@@ -3,17 +3,26 @@
 import numpy as np
 
 from ggo_lab.phantom.body import lung_centre
-from ggo_lab.phantom.grid import Grid, paint
+from ggo_lab.phantom.grid import Grid
 from ggo_lab.phantom.patient import ROUNDNESS, Patient
 from ggo_lab.phantom.shapes import curve
+from ggo_lab.phantom.stamps import paint, stamp, stamp_shell
 
 CORTEX_HU = 750.0
 MARROW_HU = 190.0
+_CORTEX_MM = 1.2
 
 
-def draw_bones(patient: Patient, grid: Grid, hu: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw vertebrae, ribs with cartilage, sternum, clavicles and scapulae: a cortex around marrow."""
+def draw_bones(patient: Patient, grid: Grid, hu: np.ndarray, arm_bones: np.ndarray | None) -> None:
+    """Draw vertebrae, ribs with cartilage, sternum, clavicles and scapulae: a cortex around marrow.
+
+    Args:
+        hu: float32 (Z, Y, X), HU, changed in place.
+        arm_bones: course of the bones of arms beside the chest, (N, 3) as (x, y, z), mm.
+    """
     bones = [_vertebral_bodies(patient), _vertebral_arches(patient), _sternum(patient), *_shoulder_blades(patient)]
+    if arm_bones is not None:
+        bones.append(_strands(arm_bones, 10.5 * patient.scale))
     cartilage = []
     for number in range(1, 11):
         for side in (-1, 1):
@@ -21,20 +30,20 @@ def draw_bones(patient: Patient, grid: Grid, hu: np.ndarray, rng: np.random.Gene
             bones.append(rib)
             cartilage.append(gristle)
     points, radii = (np.concatenate(parts) for parts in zip(*cartilage, strict=True))
-    paint(hu, grid.stamp(points, radii), 85.0)
-    points, radii, cortex = (np.concatenate(parts) for parts in zip(*bones, strict=True))
-    paint(hu, grid.stamp(points, radii), CORTEX_HU)
-    inner = radii > cortex + 0.4
-    paint(hu, grid.stamp(points[inner], (radii - cortex)[inner]), MARROW_HU)
+    paint(hu, stamp(grid, points, radii), 85.0)
+    points, radii = (np.concatenate(parts) for parts in zip(*bones, strict=True))
+    bone, marrow = stamp_shell(grid, points, radii, _CORTEX_MM)
+    paint(hu, bone, CORTEX_HU)
+    paint(hu, marrow, MARROW_HU)
     z = np.arange(-25, patient.lung_height_mm * 1.1 + 20, 2.0)
     x, y = patient.spine(z)
     canal = np.stack([x, y + 24.5 * patient.scale, z], axis=1)
-    paint(hu, grid.stamp(canal, np.full(len(z), 7.5 * patient.scale)), 22.0)
+    paint(hu, stamp(grid, canal, np.full(len(z), 7.5 * patient.scale)), 22.0)
 
 
-def _strands(points: np.ndarray, radius, cortex: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _strands(points: np.ndarray, radius) -> tuple[np.ndarray, np.ndarray]:
     points = points.reshape(-1, 3)
-    return points, np.broadcast_to(radius, len(points)).astype(float), np.full(len(points), cortex)
+    return points, np.broadcast_to(radius, len(points)).astype(float)
 
 
 def _vertebra_levels(patient: Patient) -> np.ndarray:
@@ -49,7 +58,7 @@ def _vertebral_bodies(patient: Patient):
     x, y = patient.spine(z)
     size = (0.8 + 0.2 * np.clip(1 - z / patient.lung_height_mm, 0, 1.1)) * patient.scale
     points = [np.stack([x + shift * size, y + 1.0, z], axis=1) for shift in (-5.5, 5.5)]
-    return np.concatenate(points), np.tile(14.5 * size - 1.0, 2), np.full(2 * len(z), 1.3)
+    return np.concatenate(points), np.tile(14.5 * size - 1.0, 2)
 
 
 def _at_heights(points: np.ndarray, lifts) -> np.ndarray:
@@ -73,7 +82,7 @@ def _vertebral_arches(patient: Patient):
     levels = _vertebra_levels(patient)
     x, y = patient.spine(levels)
     points = shape[None] + np.stack([x, y, levels], axis=1)[:, None]
-    return points.reshape(-1, 3), np.tile(radius * size, len(levels)), np.full(len(levels) * len(radius), 1.2)
+    return points.reshape(-1, 3), np.tile(radius * size, len(levels))
 
 
 def _wall_point(patient: Patient, angle: np.ndarray, z: np.ndarray, outside_mm: float) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +111,7 @@ def _rib(patient: Patient, number: int, side: int):
     line = np.concatenate([neck, np.stack([x, y, z], axis=1)])
     tall = _at_heights(line, size * np.array([-3.0, 0.0, 3.0]))
     tall[:, 0] *= side
-    rib = _strands(tall, (3.9 if number > 1 else 3.4) * size, 1.1)
+    rib = _strands(tall, (3.9 if number > 1 else 3.4) * size)
 
     rise = size * np.interp(number, (1, 3, 7, 10), (-4, 6, 45, 60))
     goal_z = z[-1] + rise
@@ -131,7 +140,7 @@ def _sternum(patient: Patient):
     x = half[:, None] * across
     y = np.broadcast_to(sternum_back(patient, z)[:, None] + 2.5 * across**2, x.shape)
     points = np.stack([x, y, np.broadcast_to(z[:, None], x.shape)], axis=2)
-    return _strands(points, 5.2 * patient.scale, 1.1)
+    return _strands(points, 5.2 * patient.scale)
 
 
 def _shoulder_blades(patient: Patient):
@@ -160,7 +169,7 @@ def _shoulder_blades(patient: Patient):
     collar = curve(patient.place(((20, -74, 236, 6), (60, -62, 246, 5.5), (110, -30, 262, 6), (150, 10, 270, 6))))[0]
     for side in (-1, 1):
         mirror = (side, 1, 1)
-        parts.append((blade.reshape(-1, 3) * mirror, np.tile(radius, len(z)), np.full(blade.shape[0] * 28, 1.0)))
-        parts.append(_strands(ridge * mirror, 4.0 * size, 1.1))
-        parts.append(_strands(collar * mirror, 5.5 * size, 1.3))
+        parts.append((blade.reshape(-1, 3) * mirror, np.tile(radius, len(z))))
+        parts.append(_strands(ridge * mirror, 4.0 * size))
+        parts.append(_strands(collar * mirror, 5.5 * size))
     return parts
