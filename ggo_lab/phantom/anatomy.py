@@ -33,6 +33,7 @@ class Anatomy:
         pleura: float32 (Z, Y, X), share of each voxel inside the lungs, 0..1.
         left, right: bool (Z, Y, X), voxels at least half inside each lung.
         lung_box: slices of the smallest box around both lungs.
+        lung_region: corners ((z, y, x), (z, y, x)) around both lungs, mm, the same at any resolution.
         coarse: the lattice for smooth fields.
         depth_mm: float32 on coarse, distance from the pleura, positive inside the lungs, mm.
     """
@@ -42,6 +43,7 @@ class Anatomy:
     left: np.ndarray
     right: np.ndarray
     lung_box: tuple[slice, slice, slice]
+    lung_region: tuple[tuple[float, float, float], tuple[float, float, float]]
     coarse: Grid
     depth_mm: np.ndarray
 
@@ -51,6 +53,10 @@ class Anatomy:
         inside = ((place >= 0) & (place < self.coarse.shape)).all(axis=1)
         inside[inside] = self.depth_mm[tuple(place[inside].T)] > 0
         return inside
+
+    def noise(self, rng: np.random.Generator, grid: Grid, step_mm: float) -> np.ndarray:
+        """Random field without structure finer than about 2 step_mm, mean 0, sd about 1: float32, the lungs' box."""
+        return smooth_noise(rng, grid, step_mm, self.lung_box, self.lung_region)
 
 
 def build_anatomy(patient: Patient, grid: Grid, rng: np.random.Generator) -> Anatomy:
@@ -90,11 +96,11 @@ def build_anatomy(patient: Patient, grid: Grid, rng: np.random.Generator) -> Ana
     right = left & ~side
     left &= side
     z, y, x = np.nonzero(depth > -COARSE_MM)
-    corners = [
-        [coarse.origin[a] + COARSE_MM * float(edge) for a, edge in enumerate((pick(z), pick(y), pick(x)))]
+    corners = tuple(
+        tuple(coarse.origin[a] + COARSE_MM * float(edge) for a, edge in enumerate((pick(z), pick(y), pick(x))))
         for pick in (np.min, np.max)
-    ]
-    return Anatomy(hu, pleura, left, right, grid.box(*corners), coarse, depth)
+    )
+    return Anatomy(hu, pleura, left, right, grid.box(*corners), corners, coarse, depth)
 
 
 def _split_sides(patient: Patient, grid: Grid, voxels: np.ndarray) -> np.ndarray:

@@ -43,16 +43,17 @@ def skin_surface(patient: Patient, coarse: Grid) -> np.ndarray:
     u = z / patient.lung_height_mm
     size, fat, deep = patient.scale, patient.fat_mm, patient.half_depth_mm / REFERENCE_DEPTH_MM
     bulk = PchipInterpolator((-0.2, 0.2, 0.55, 0.75, 0.9, 1.1), (20, 23, 27, 33, 52, 78))(np.clip(u, -0.2, 1.1))
+    bulk = bulk.astype(np.float32)
     width = patient.half_width_mm + bulk * size * (0.8 + patient.muscle_mm / 40) + fat * 0.75
     heights = (-0.2, 0.2, 0.5, 0.68, 0.77, 0.86, 0.95, 1.1)
     front = PchipInterpolator(heights, (-104, -106, -106, -101, -95, -86, -74, -56))(np.clip(u, -0.2, 1.1))
-    front, back = front * deep - fat * 0.65, skin_back(patient, z)
+    front, back = front.astype(np.float32) * deep - fat * 0.65, skin_back(patient, z)
     along, along_radius = y - (front + back) / 2, (back - front) / 2
     share = np.maximum(superellipse(x / width, along / along_radius, 2.5), 1e-3)
     distance = np.hypot(x, along) * (1 / share - 1)
     furrow = 3 * np.exp(-((x / 14) ** 2)) * (y > 0)  # over the spine
-    breast = np.exp(-(((np.abs(x) - 72 * size) / 40) ** 2) - ((u - 0.42) / 0.17) ** 2) * (y < 0)
-    return (np.minimum(distance, 80) - furrow + patient.breast_mm * breast).astype(np.float32)
+    breast = np.exp(-(((np.abs(x) - 80 * size) / 52) ** 4) - ((u - 0.42) / 0.17) ** 2) * (y < 0)
+    return (np.minimum(distance, 80) - furrow + 0.85 * patient.breast_mm * breast).astype(np.float32)
 
 
 def skin_back(patient: Patient, z: np.ndarray) -> np.ndarray:
@@ -62,7 +63,7 @@ def skin_back(patient: Patient, z: np.ndarray) -> np.ndarray:
         np.clip(z / patient.lung_height_mm, -0.2, 1.1)
     )
     flesh = back * patient.half_depth_mm / REFERENCE_DEPTH_MM + patient.fat_mm * 0.55
-    return np.maximum(flesh, patient.spine(z)[1] + 58 * patient.scale)
+    return np.maximum(flesh.astype(np.float32), patient.spine(z)[1] + 58 * patient.scale)
 
 
 def _diaphragm_height(patient: Patient, x, y, z) -> np.ndarray:
@@ -133,8 +134,8 @@ def draw_arms(patient: Patient, coarse: Grid, fill: Filler) -> np.ndarray:
     z, y, x = coarse.mesh()
     outer, height = patient.half_width_mm + 23 * patient.scale + 0.75 * patient.fat_mm, patient.lung_height_mm
     thick = 32 * patient.scale + 0.45 * patient.fat_mm + 0.4 * patient.muscle_mm
-    shoulder = np.array([outer + 0.55 * thick, 8.0, 0.93 * height, thick])
-    elbow = np.array([outer + 1.35 * thick, 24.0, -40.0, 0.82 * thick])
+    shoulder = np.array([outer + 0.4 * thick, 8.0, 0.93 * height, thick])
+    elbow = np.array([outer + 1.0 * thick, 24.0, -40.0, 0.82 * thick])
     bones = []
     for side in (1, -1):
         start, end = (knot * (side, 1, 1, 1) for knot in (shoulder, elbow))

@@ -129,16 +129,22 @@ def _interpolate(field: np.ndarray, position: np.ndarray, axis: int, weigh: Call
 
 
 def smooth_noise(
-    rng: np.random.Generator, grid: Grid, step_mm: float, box: tuple[slice, slice, slice] | None = None
+    rng: np.random.Generator,
+    grid: Grid,
+    step_mm: float,
+    box: tuple[slice, slice, slice] | None = None,
+    region: tuple | None = None,
 ) -> np.ndarray:
     """Random field without structure finer than about 2 step_mm, mean 0, sd about 1.
 
-    It is drawn on a lattice fixed to the grid's region, so that the same patient has the same field at any resolution.
+    It is drawn on a lattice fixed to a region in mm, so that the same patient has the same field at any resolution.
 
     Args:
         box: the part of the grid wanted; all of it when left out.
+        region: corners ((z, y, x), (z, y, x)) around that part, mm, the same at any resolution; the grid's own when
+            left out.
     Returns: float32, the box's shape.
     """
-    lattice = Grid.coarse(grid.region, step_mm)
+    lattice = Grid.coarse(region or grid.region, step_mm)
     values = rng.standard_normal(lattice.shape, np.float32)
     return grid.sample(lattice, values * np.float32(_NOISE_GAIN), box, _b_spline)

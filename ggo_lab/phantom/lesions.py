@@ -25,6 +25,7 @@ PATTERNS = {
 _AT_INVOLVEMENT = (0.12, 0.37, 0.62, 0.87)
 # How gladly each lobe is hit, in the order of LOBES; the lower lobes lead.
 _LOBE_LIKING = (0.0, -0.15, 0.45, 0.0, 0.35)
+_CLUSTERING, _CLUSTER_MM = 0.9, 40.0  # foci come in groups
 _FOCUS_FALL_MM = 18.0  # a single focus: distance from its middle over which the liking falls by 1
 _CONSOLIDATED, _SEPTA_DENSITY, _BAND_DENSITY = 0.95, 0.24, 0.40  # share of the air replaced, or replaced besides
 _BAND_LIKING, _HALO_LIKING = 0.8, 4.0
@@ -73,7 +74,7 @@ def sample_disease(
     The same random numbers serve every involvement, so a patient's disease grows without changing its character:
     a pattern that is seen early is seen later too.
     """
-    single = np.interp(involvement, (0.02, 0.10, 0.20), (0.20, 0.10, 0.0))
+    single = np.interp(involvement, (0.02, 0.10, 0.20), (0.28, 0.14, 0.0))
     diffuse = np.interp(involvement, (0.2, 0.45, 0.75, 0.95), (0.0, 0.2, 0.6, 0.9))
     chance = rng.random()
     drawn = "single" if chance < single else "diffuse" if chance > 1 - diffuse else "multifocal"
@@ -86,16 +87,16 @@ def sample_disease(
     return Disease(
         distribution=distribution or drawn,
         patterns=tuple(seen) if patterns is None else tuple(patterns),
-        peripheral_preference=float(np.clip(rng.normal(1.4, 0.6), -0.4, 2.6)),
+        peripheral_preference=float(np.clip(rng.normal(0.95, 0.8), -1.2, 2.6)),
         basal_preference=float(rng.normal(0.6, 0.3)),
         posterior_preference=float(rng.normal(0.7, 0.3)),
-        left_preference=float(rng.normal(0, 0.35)),
-        lesion_scale_mm=float(rng.uniform(9, 20)),
+        left_preference=float(rng.normal(0, 0.18)),
+        lesion_scale_mm=float(rng.uniform(12, 22)),
         lobule_scale_mm=float(rng.uniform(4.5, 7)),
-        lobulation=float(rng.uniform(0.12, 0.34)),
-        haze=float(np.clip(rng.normal(0.26, 0.035), 0.17, 0.36)),
+        lobulation=float(rng.uniform(0.06, 0.22)),
+        haze=float(np.clip(rng.normal(0.245, 0.035), 0.17, 0.36)),
         softness=float(rng.uniform(0.6, 1.4)),
-        consolidation_share=float(rng.uniform(0.06, 0.14 + 0.22 * involvement)),
+        consolidation_share=float(rng.uniform(0.14, 0.36 + 0.15 * involvement)),
     )
 
 
@@ -147,7 +148,7 @@ def place_lesions(
     # Each part has its own random numbers: a pattern that joins later in the disease moves none of the others.
     streams = dict(zip(("liking", "texture", "septa", "bands", "halo"), rng.spawn(5), strict=True))
     field, likeliest = _liking(patient, anatomy, grid, lobes, disease, streams["liking"])
-    texture = smooth_noise(streams["texture"], grid, 8.0, box)
+    texture = anatomy.noise(streams["texture"], grid, 6.0)
     bands = halo = None
     if "subpleural_bands" in disease.patterns:
         depth = grid.sample(anatomy.coarse, anatomy.depth_mm, box)
@@ -172,11 +173,12 @@ def place_lesions(
     margin = values - values[ill].min()  # how far inside a lesion, in the field's units
 
     # Borders are soft: density starts from little and reaches its plateau a few millimetres inside.
-    glass = disease.haze * np.clip(margin / (0.6 * disease.softness) + 0.2, 0, 1) + 0.06 * texture
-    glass = np.maximum(glass, 0.05) * np.clip(margin / 0.18 + 0.5, 0, 1)
+    rise = np.clip(margin / (0.6 * disease.softness) + 0.2, 0, 1) + 0.4 * np.clip((margin - 0.6) / 1.5, 0, 1)
+    glass = disease.haze * rise + 0.07 * texture
+    glass = np.maximum(glass, 0.05) * np.clip(margin / (0.3 * disease.softness) + 0.5, 0, 1)
     within = np.clip(margin / 0.2, 0, 1)
     if "crazy_paving" in disease.patterns:
-        glass += _SEPTA_DENSITY * within * here(septa(grid, box, streams["septa"]))
+        glass += _SEPTA_DENSITY * within * here(septa(anatomy, grid, streams["septa"]))
     if bands is not None:
         glass += _BAND_DENSITY * within * here(bands)
     filled = np.zeros(len(values), np.float32)
@@ -234,9 +236,10 @@ def _liking(
     place = disease.peripheral_preference * np.exp(-depth / 14) * outward
     place = place + disease.basal_preference * (0.5 - u) + disease.posterior_preference * back * 0.6
     place = place + disease.left_preference * np.sign(x)
+    place = place + _CLUSTERING * smooth_noise(rng, coarse, _CLUSTER_MM)
     upper, lower = (1.1 * smooth_noise(rng, coarse, disease.lesion_scale_mm) for _ in range(2))
     by_lobe = np.asarray(_LOBE_LIKING) + rng.normal(0, 0.25, len(LOBES))
-    lobules = np.float32(disease.lobulation) * smooth_noise(rng, grid, disease.lobule_scale_mm, box)
+    lobules = np.float32(disease.lobulation) * anatomy.noise(rng, grid, disease.lobule_scale_mm)
     if disease.distribution == "diffuse":
         place, by_lobe, lobules = 0.5 * place, 0.5 * by_lobe, 1.6 * lobules
     elif disease.distribution == "single":

@@ -57,6 +57,8 @@ def _draw_sheet(hu: np.ndarray, grid: Grid, pleura: np.ndarray, height: np.ndarr
     slope = np.hypot(*np.gradient(height, pixel))
     row, column = np.nonzero(np.isfinite(slope))
     height, slope = height[row, column], slope[row, column]
+    # No fissure is seen, or complete, all the way.
+    visible = np.clip(0.6 + 0.5 * np.sin(row * pixel / 23) * np.cos(column * pixel / 31 + 1), 0.15, 1)
     tall = _FISSURE_MM * np.sqrt(1 + slope**2)  # the sheet along z
     slab = np.hypot(grid.slice_mm, slope * pixel)
     nearest = np.rint((height - grid.origin[0]) / grid.spacing[0]).astype(int)
@@ -66,5 +68,5 @@ def _draw_sheet(hu: np.ndarray, grid: Grid, pleura: np.ndarray, height: np.ndarr
         share = np.clip((slab + tall) / 2 - away, 0, np.minimum(slab, tall)) / slab
         seen = (share > 0) & (z >= 0) & (z < grid.shape[0])
         place = z[seen], row[seen], column[seen]
-        share = (share[seen] * (pleura[place] > 0.99)).astype(np.float32)
+        share = (share[seen] * visible[seen] * (pleura[place] > 0.99)).astype(np.float32)
         hu[place] += share * (_FISSURE_HU - hu[place])

@@ -11,7 +11,7 @@ from ggo_lab.phantom.skeleton import sternum_back
 from ggo_lab.phantom.stamps import paint, stamp
 
 # Reference knots (x, y, z, radius) in mm of the great vessels and of what else runs through the mediastinum.
-_AORTA = (
+AORTA = (
     (4, -26, 122, 13), (-10, -38, 146, 15), (-13, -38, 172, 15), (-6, -28, 192, 14), (6, -8, 203, 13.5),
     (17, 12, 199, 13), (23, 28, 184, 12.5), (22, 36, 160, 12), (20, 34, 110, 11.5), (12, 32, 60, 11),
     (5, 28, 0, 10.5), (3, 26, -25, 10.5),
@@ -41,7 +41,7 @@ _OESOPHAGUS = (
 )  # fmt: skip
 _LEFT_WALL_MM, _THIN_WALL_MM = 11.0, 4.0  # of the left ventricle, and of the other chambers with their fat
 _MEDIASTINAL = (
-    (_AORTA[:8], 4.0),
+    (AORTA[:8], 4.0),
     (((21, 34, 140, 12), (12, 32, 60, 11), (4, 28, -10, 11)), 1.0),
     (((0, -16, 200, 14), (2, -10, 165, 20), (4, -12, 130, 24)), 0.0),
     (((20, -40, 126, 16), (21, -24, 160, 15), (36, 6, 164, 10)), 3.0),
@@ -91,7 +91,7 @@ def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarr
     surfaces = []
     tilt = patient.heart_tilt
     # A long chest stretches the heart with it, though less.
-    stretch = np.sqrt(patient.lung_height_mm / REFERENCE_HEIGHT_MM / patient.scale)
+    stretch = float(np.sqrt(patient.lung_height_mm / REFERENCE_HEIGHT_MM / patient.scale))
     parts = (
         # centre x, y, z; half lengths; the long axis' direction
         ((24, -34, 86), (58, 39, 40), (0.80, -0.38 * tilt, -0.46 * tilt)),
@@ -99,7 +99,7 @@ def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarr
         ((2, 2, 112), (37, 23, 26), (1.0, 0.0, 0.0)),
     )
     for centre, half, axis in parts:
-        cx, cy, cz, _ = patient.place((*centre, 0))
+        cx, cy, cz, _ = patient.place((*centre, 0)).tolist()
         axis = np.asarray(axis) / np.linalg.norm(axis)
         side = np.cross(axis, (0, 0, 1.0))
         side /= np.linalg.norm(side)
@@ -109,7 +109,7 @@ def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarr
         share = np.sqrt(
             sum(
                 ((dx * e[0] + dy * e[1] + dz * e[2]) / radius) ** 2
-                for e, radius in zip((axis, side, up), radii, strict=True)
+                for e, radius in zip(np.stack([axis, side, up]).tolist(), radii.tolist(), strict=True)
             )
         )
         share = np.maximum(share, 1e-3)
@@ -118,7 +118,7 @@ def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarr
     ventricles, right, atrium = surfaces
     whole = smooth_max(smooth_max(ventricles, right, 14.0), atrium, 14.0)
     # Fat fills the groove that the coronary vessels run in, between the ventricles and the atria.
-    gx, gy, gz, _ = patient.place((2, -12, 106, 0))
+    gx, gy, gz, _ = patient.place((2, -12, 106, 0)).tolist()
     plane = 0.80 * (x - gx) - 0.38 * (y - gy) - 0.46 * (z - gz)
     groove = 9 * np.exp(-((plane / 6) ** 2))
     left = ventricles - _LEFT_WALL_MM * patient.scale
@@ -129,7 +129,7 @@ def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarr
 
 def draw_great_vessels(patient: Patient, grid: Grid, hu: np.ndarray) -> None:
     """Draw great vessels and oesophagus."""
-    lines = [curve(patient.place(knots)) for knots in (_AORTA, *_PULMONARY, *_VENOUS, *_BRANCHES)]
+    lines = [curve(patient.place(knots)) for knots in (AORTA, *_PULMONARY, *_VENOUS, *_BRANCHES)]
     points, radii = (np.concatenate(parts) for parts in zip(*lines, strict=True))
     paint(hu, stamp(grid, points, radii), patient.blood_hu + patient.contrast_hu)
     points, radii = curve(patient.place(_OESOPHAGUS))

@@ -7,6 +7,7 @@ from ggo_lab.phantom.grid import Grid, smooth_noise
 from ggo_lab.phantom.patient import Patient
 from ggo_lab.phantom.stamps import paint, stamp
 
+_TEXTURE_HU = 17.0  # of what is too fine to be drawn: acini, the smallest vessels
 _EMPHYSEMA_HU = -985.0
 _CALCIUM_HU = 700.0
 
@@ -18,11 +19,11 @@ def parenchyma(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Ge
     """
     z, y, _ = anatomy.coarse.mesh()
     u, back = z / patient.lung_height_mm, y / patient.half_depth_mm
-    slope = patient.gradient_hu * (1.25 - 0.5 * np.clip(u, 0, 1))
+    slope = patient.gradient_hu * (1.55 - 1.1 * np.clip(u, 0, 1))
     dependent = 14 * np.exp(-(((1.05 - back) / 0.18) ** 2))  # the lowest centimetres lie compressed
     smooth = patient.lung_hu + 0.5 * slope * back + dependent + 8 * smooth_noise(rng, anatomy.coarse, 18.0)
     hu = grid.sample(anatomy.coarse, smooth.astype(np.float32), anatomy.lung_box)
-    hu += 12 * smooth_noise(rng, grid, 3.0, anatomy.lung_box)
+    hu += _TEXTURE_HU * anatomy.noise(rng, grid, 2.5)
     return hu
 
 
@@ -33,7 +34,7 @@ def add_emphysema(tissue_hu: np.ndarray, patient: Patient, anatomy: Anatomy, gri
         tissue_hu: float32, the lungs' box, HU.
     """
     box = anatomy.lung_box
-    holes = smooth_noise(rng, grid, 4.5, box)
+    holes = anatomy.noise(rng, grid, 4.5)
     upward = np.clip(grid.axis(0)[box[0]] / patient.lung_height_mm, 0, 1)
     holes += (1.6 * upward - rng.uniform(1.7, 2.3)).astype(np.float32)[:, None, None]
     np.clip(holes / 0.35, 0, 1, out=holes)

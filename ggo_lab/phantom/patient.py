@@ -98,20 +98,23 @@ class Patient:
         )
 
     def section(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Inner chest wall at heights z: half width, front and back, mm."""
+        """Inner chest wall at heights z: half width, front and back, mm, float32."""
         width, front, back = PchipInterpolator(_SECTIONS[0], _SECTIONS[1:], axis=1)(
             np.clip(np.asarray(z) / self.lung_height_mm, _SECTIONS[0, 0], _SECTIONS[0, -1])
         )
         deep = self.half_depth_mm / REFERENCE_DEPTH_MM
-        return width * self.half_width_mm / _REFERENCE_WIDTH_MM, front * deep, back * deep
+        return tuple(
+            part.astype(np.float32)
+            for part in (width * self.half_width_mm / _REFERENCE_WIDTH_MM, front * deep, back * deep)
+        )
 
     def spine(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centre (x, y) of the vertebral bodies at heights z, mm."""
+        """Centre (x, y) of the vertebral bodies at heights z, mm, float32."""
         u = np.asarray(z) / self.lung_height_mm
         knots = (-0.3, 0.0, 0.25, 0.5, 0.75, 0.95, 1.15)
         back = PchipInterpolator(knots, (52, 60, 62, 61, 50, 26, 4))(np.clip(u, -0.3, 1.15))
         y = back * self.half_depth_mm / REFERENCE_DEPTH_MM
-        return self.spine_sway_mm * np.sin(np.pi * u), y
+        return (self.spine_sway_mm * np.sin(np.pi * u)).astype(np.float32), y.astype(np.float32)
 
 
 def sample_patient(

@@ -10,10 +10,10 @@ _BAND_DEPTH_MM, _BAND_HALF_MM = 7.0, 2.2
 _RING_SHARE = 0.30  # of the halo's radius that its dense ring takes
 
 
-def septa(grid: Grid, box: tuple[slice, slice, slice], rng: np.random.Generator) -> np.ndarray:
+def septa(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """Thickened septa between and within the lobules: a net of thin curved walls, as crazy paving shows over haze."""
     # Where a random field passes zero it draws closed surfaces about one lattice step apart.
-    net = smooth_noise(rng, grid, 5.5, box)
+    net = anatomy.noise(rng, grid, 5.5)
     np.abs(net, out=net)
     np.clip(1 - net / 0.42, 0, 1, out=net)
     return net

@@ -8,13 +8,21 @@ from ggo_lab.phantom.grid import COARSE_MM, Grid
 
 def smooth_min(a, b, blend_mm: float) -> np.ndarray:
     """Smaller of two distances, with the edge where they meet rounded over blend_mm."""
-    overlap = np.maximum(blend_mm - np.abs(a - b), 0)
-    return np.minimum(a, b) - overlap**2 / (4 * blend_mm)
+    return np.minimum(a, b) - _rounding(a, b, blend_mm)
 
 
 def smooth_max(a, b, blend_mm: float) -> np.ndarray:
     """Larger of two distances: two solids joined, with a fillet of about blend_mm."""
-    return -smooth_min(-a, -b, blend_mm)
+    return np.maximum(a, b) + _rounding(a, b, blend_mm)
+
+
+def _rounding(a, b, blend_mm: float) -> np.ndarray:
+    overlap = np.abs(a - b)
+    np.subtract(blend_mm, overlap, out=overlap)
+    np.maximum(overlap, 0, out=overlap)
+    overlap *= overlap
+    overlap *= 1 / (4 * blend_mm)
+    return overlap
 
 
 def superellipse(across, along, exponent: float) -> np.ndarray:
@@ -23,8 +31,8 @@ def superellipse(across, along, exponent: float) -> np.ndarray:
 
 def capsule(x, y, z, start: np.ndarray, end: np.ndarray, margin: float) -> np.ndarray:
     """Distance inside a tapered tube from start to end (x, y, z, radius), widened by margin, mm."""
-    direction = (end - start)[:3]
-    length = float(direction @ direction)
+    direction, length = (end - start)[:3].tolist(), float((end - start)[:3] @ (end - start)[:3])
+    start, end = start.tolist(), end.tolist()  # plain floats keep the arrays float32
     t = ((x - start[0]) * direction[0] + (y - start[1]) * direction[1] + (z - start[2]) * direction[2]) / length
     t = np.clip(t, 0, 1)
     dx, dy, dz = (offset - start[a] - t * direction[a] for a, offset in enumerate((x, y, z)))

@@ -9,7 +9,7 @@ from ggo_lab.phantom.shapes import curve
 from ggo_lab.phantom.stamps import paint, stamp, stamp_shell
 
 CORTEX_HU = 750.0
-MARROW_HU = 190.0
+SPINE_MARROW_HU, RIB_MARROW_HU = 185.0, 90.0
 _CORTEX_MM = 1.2
 
 
@@ -34,11 +34,19 @@ def draw_bones(patient: Patient, grid: Grid, hu: np.ndarray, arm_bones: np.ndarr
     points, radii = (np.concatenate(parts) for parts in zip(*bones, strict=True))
     bone, marrow = stamp_shell(grid, points, radii, _CORTEX_MM)
     paint(hu, bone, CORTEX_HU)
-    paint(hu, marrow, MARROW_HU)
+    paint(hu, marrow, _marrow_hu(patient, grid, marrow.index))
     z = np.arange(-25, patient.lung_height_mm * 1.1 + 20, 2.0)
     x, y = patient.spine(z)
     canal = np.stack([x, y + 24.5 * patient.scale, z], axis=1)
     paint(hu, stamp(grid, canal, np.full(len(z), 7.5 * patient.scale)), 22.0)
+
+
+def _marrow_hu(patient: Patient, grid: Grid, index: np.ndarray) -> np.ndarray:
+    """Attenuation of marrow at flat voxel positions, HU: the spine carries weight and holds more trabeculae."""
+    _, y, x = np.unravel_index(index, grid.shape)
+    x, y = grid.axis(2)[x], grid.axis(1)[y]
+    spine = (np.abs(x) < 30 * patient.scale) & (y > 0)
+    return np.where(spine, SPINE_MARROW_HU, RIB_MARROW_HU).astype(np.float32)
 
 
 def _strands(points: np.ndarray, radius) -> tuple[np.ndarray, np.ndarray]:

@@ -19,8 +19,8 @@ from ggo_lab.phantom.stamps import Stamp, paint, stamp
 WALL_HU = 20.0
 _HILUM_RADIUS_MM = 3.6  # wider vessels belong to the hilum, not to the lung
 _HILUM_DEPTH_MM = 35.0  # how far from its root an airway may still run in the mediastinum
-_UNIT_ML = 1.0  # lung volume fed by one terminal unit, artery and vein counted apart
-_BRANCHING = 2.8  # exponent k of the branching law, see grow_tree
+_UNIT_ML = 0.6  # lung volume fed by one terminal unit, artery and vein counted apart
+_BRANCHING = 3.0  # exponent k of the branching law, see grow_tree: Murray's
 _LUMEN_TO_ARTERY = 0.70  # bronchus' inner radius / radius of the artery beside it, healthy
 _AIRWAY_VISIBLE_MM = 0.85  # bronchi with a narrower lumen are below what CT shows in aerated lung
 _BRONCHIOLE_MM = 0.55  # and in consolidated lung
@@ -92,8 +92,7 @@ def grow_tree(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grow one tree from its root until each branch feeds one unit.
 
-    Radii follow a branching law, parent**k = daughter1**k + daughter2**k with k = 2.8, a little under the 3 of
-    Murray (PNAS 1926).
+    Radii follow the law of Murray (PNAS 1926): parent**3 = daughter1**3 + daughter2**3.
 
     Args:
         root: (3,) x, y, z, mm.
