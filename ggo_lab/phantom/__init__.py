@@ -71,7 +71,7 @@ def make_phantom(
         shape: voxels (Z, Y, X); the patient is always seen whole, so fewer voxels are larger ones.
         patient_seed: seed of the patient alone; the same as `seed` when left out.
         sex: "female" or "male".
-        lung_volume_l: 1.5 to 7.5 litres, met to about 10%.
+        lung_volume_l: 1.5 to 7.5 litres, met to about 15%.
         arms: "up" (out of the scan) or "down" (beside the chest, which widens the field of view).
         contrast_hu: what contrast medium adds to the aorta, 0 (none) to 350 HU.
         confounders: any of "emphysema", "dependent_atelectasis", "effusion", "motion", "nodules"; () for none. They

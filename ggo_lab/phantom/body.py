@@ -21,7 +21,7 @@ def body_back_mm(patient: Patient) -> float:
 
 
 def lung_centre(half_width):
-    return 0.45 * half_width
+    return 0.41 * half_width
 
 
 def chest_wall(patient: Patient, coarse: Grid) -> np.ndarray:
@@ -49,7 +49,7 @@ def skin_surface(patient: Patient, coarse: Grid) -> np.ndarray:
     front = PchipInterpolator(heights, (-104, -106, -106, -101, -95, -86, -74, -56))(np.clip(u, -0.2, 1.1))
     front, back = front.astype(np.float32) * deep - fat * 0.65, skin_back(patient, z)
     along, along_radius = y - (front + back) / 2, (back - front) / 2
-    share = np.maximum(superellipse(x / width, along / along_radius, 2.5), 1e-3)
+    share = np.maximum(superellipse(x / width, along / along_radius, 2.35), 1e-3)
     distance = np.hypot(x, along) * (1 / share - 1)
     furrow = 3 * np.exp(-((x / 14) ** 2)) * (y > 0)  # over the spine
     breast = np.exp(-(((np.abs(x) - 80 * size) / 52) ** 4) - ((u - 0.42) / 0.17) ** 2) * (y < 0)

@@ -208,7 +208,7 @@ def _solid_core(margin: np.ndarray, texture: np.ndarray, ill: np.ndarray, count:
     core = np.clip(margin, 0, 3.0) + 0.30 * texture
     last = len(ill) - max(count, 1)
     edge = np.partition(core[ill], last)[last]
-    return np.clip((core - edge) / 0.6 + 0.5, 0, 1) * np.clip(margin / 0.15, 0, 1)
+    return np.clip((core - edge) / 0.9 + 0.5, 0, 1) * np.clip(margin / 0.15, 0, 1)
 
 
 def _mark(region: np.ndarray, flat_index: np.ndarray) -> None:

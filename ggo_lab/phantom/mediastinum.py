@@ -39,6 +39,8 @@ BRONCHI = {
 _OESOPHAGUS = (
     (3, -18, 275, 6), (4, 6, 222, 6), (5, 22, 180, 6), (6, 27, 150, 6.5), (8, 28, 110, 7), (14, 20, 66, 7),
 )  # fmt: skip
+_HEART_REGION = ((-40.0, -150.0, -130.0), (240.0, 80.0, 150.0))  # corners (z, y, x) of what it may reach, mm
+_FAR_MM = 60.0
 _LEFT_WALL_MM, _THIN_WALL_MM = 11.0, 4.0  # of the left ventricle, and of the other chambers with their fat
 _MEDIASTINAL = (
     (AORTA[:8], 4.0),
@@ -87,7 +89,8 @@ def mediastinum_surface(patient: Patient, coarse: Grid, heart: np.ndarray, rng: 
 
 def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Distance inside the heart, ventricles leaning left above the atria, and inside its chambers, mm."""
-    z, y, x = coarse.mesh()
+    box = coarse.box(*_HEART_REGION)
+    z, y, x = (axis[part] for axis, part in zip(coarse.mesh(), _open(box), strict=True))
     surfaces = []
     tilt = patient.heart_tilt
     # A long chest stretches the heart with it, though less.
@@ -124,7 +127,16 @@ def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarr
     left = ventricles - _LEFT_WALL_MM * patient.scale
     chambers = np.maximum(left, np.minimum(right - _THIN_WALL_MM, -2 - ventricles))
     chambers = np.maximum(chambers, np.minimum(atrium, right + 4) - _THIN_WALL_MM)
-    return whole - groove, np.minimum(chambers, whole - groove - _THIN_WALL_MM)
+    inside = []
+    for surface in (whole - groove, np.minimum(chambers, whole - groove - _THIN_WALL_MM)):
+        inside.append(np.full(coarse.shape, -_FAR_MM, np.float32))
+        inside[-1][box] = np.maximum(surface, -_FAR_MM)
+    return tuple(inside)
+
+
+def _open(box: tuple[slice, slice, slice]) -> tuple:
+    """Index for each of a mesh's three arrays, which are long on one axis only."""
+    return tuple(tuple(part if a == axis else slice(None) for a in range(3)) for axis, part in enumerate(box))
 
 
 def draw_great_vessels(patient: Patient, grid: Grid, hu: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-_REFERENCE_VOLUME_L = 3.75  # lungs without airways, as drawn from these tables
+_REFERENCE_VOLUME_L = 3.70  # lungs without airways, as drawn from these tables
 REFERENCE_HEIGHT_MM, REFERENCE_DEPTH_MM, _REFERENCE_WIDTH_MM = 260.0, 88.0, 117.0  # the last two are half sizes
 # Height as a share of the lungs' height, then the inner chest wall there: half width, front and back, mm.
 _SECTIONS = np.array(
@@ -31,7 +31,10 @@ _SECTIONS = np.array(
         (1.10, 40, -12, 18),
     ]
 ).T
-ROUNDNESS = 2.3  # exponent of the superellipse of a chest section: 2 is an ellipse, more is boxier
+_WALL = PchipInterpolator(_SECTIONS[0], _SECTIONS[1:], axis=1)
+# Centre of the vertebral bodies, y in mm, at shares of the lungs' height.
+_SPINE = PchipInterpolator((-0.3, 0.0, 0.25, 0.5, 0.75, 0.95, 1.15), (52, 60, 62, 61, 50, 26, 4))
+ROUNDNESS = 2.08  # exponent of the superellipse of a chest section: 2 is an ellipse, more is boxier
 # What is no ground-glass disease, and how often a patient shows it: common shares in adults who are scanned.
 CONFOUNDERS = {
     "emphysema": 0.12,
@@ -99,9 +102,7 @@ class Patient:
 
     def section(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inner chest wall at heights z: half width, front and back, mm, float32."""
-        width, front, back = PchipInterpolator(_SECTIONS[0], _SECTIONS[1:], axis=1)(
-            np.clip(np.asarray(z) / self.lung_height_mm, _SECTIONS[0, 0], _SECTIONS[0, -1])
-        )
+        width, front, back = _WALL(np.clip(np.asarray(z) / self.lung_height_mm, _SECTIONS[0, 0], _SECTIONS[0, -1]))
         deep = self.half_depth_mm / REFERENCE_DEPTH_MM
         return tuple(
             part.astype(np.float32)
@@ -111,8 +112,7 @@ class Patient:
     def spine(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centre (x, y) of the vertebral bodies at heights z, mm, float32."""
         u = np.asarray(z) / self.lung_height_mm
-        knots = (-0.3, 0.0, 0.25, 0.5, 0.75, 0.95, 1.15)
-        back = PchipInterpolator(knots, (52, 60, 62, 61, 50, 26, 4))(np.clip(u, -0.3, 1.15))
+        back = _SPINE(np.clip(u, -0.3, 1.15))
         y = back * self.half_depth_mm / REFERENCE_DEPTH_MM
         return (self.spine_sway_mm * np.sin(np.pi * u)).astype(np.float32), y.astype(np.float32)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ggo_lab.phantom.anatomy import Anatomy
 from ggo_lab.phantom.grid import AIR_HU, Grid
-from ggo_lab.phantom.lobes import lobe_of
+from ggo_lab.phantom.lobes import LOBES, lobe_of
 from ggo_lab.phantom.mediastinum import BRONCHI, TRACHEA
 from ggo_lab.phantom.patient import Patient
 from ggo_lab.phantom.shapes import curve
@@ -23,7 +23,7 @@ _UNIT_ML = 0.6  # lung volume fed by one terminal unit, artery and vein counted 
 _BRANCHING = 3.0  # exponent k of the branching law, see grow_tree: Murray's
 _LUMEN_TO_ARTERY = 0.70  # bronchus' inner radius / radius of the artery beside it, healthy
 _AIRWAY_VISIBLE_MM = 0.85  # bronchi with a narrower lumen are below what CT shows in aerated lung
-_BRONCHIOLE_MM = 0.55  # and in consolidated lung
+_BRONCHIOLE_MM, _BRONCHOGRAM_MM = 0.5, 0.85  # and in consolidated lung, where the stiff wall holds them this wide
 # Where trees enter each lung, reference (x, y, z) in mm.
 _ROOTS = {
     "right": {"artery": (-34, 5, 147), "airway": BRONCHI["right"][-1][:3], "vein": (-28, 2, 124)},
@@ -118,8 +118,7 @@ def grow_tree(
         alive = count[node] > 1
         units, lobes, node = units[alive], lobes[alive], node[alive]
         half = lobes if generation == 0 else _cut(units - middle[node], node, len(count), rng)
-        _, node_next = np.unique(np.stack([node, half]), axis=1, return_inverse=True)
-        node_next = node_next.ravel()
+        _, node_next = np.unique(node * len(LOBES) + half, return_inverse=True)
         parent = np.zeros(node_next.max() + 1 if len(node_next) else 0, int)
         parent[node_next] = node
         tips, headings, node = ends[parent], headings[parent], node_next
@@ -218,6 +217,7 @@ def draw_bronchogram(hu: np.ndarray, trees: LungTrees, consolidation: np.ndarray
         hu: float32 (Z, Y, X), HU.
         consolidation: bool (Z, Y, X).
     """
-    air = stamp(grid, *trees.bronchioles)
+    points, radii = trees.bronchioles
+    air = stamp(grid, points, np.maximum(radii, _BRONCHOGRAM_MM))
     here = consolidation.reshape(-1)[air.index]
     paint(hu, Stamp(air.index[here], air.coverage[here]), AIR_HU)
