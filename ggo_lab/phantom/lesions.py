@@ -25,7 +25,7 @@ PATTERNS = {
 _AT_INVOLVEMENT = (0.12, 0.37, 0.62, 0.87)
 # How gladly each lobe is hit, in the order of LOBES; the lower lobes lead.
 _LOBE_LIKING = (0.0, -0.15, 0.45, 0.0, 0.35)
-_CLUSTERING, _CLUSTER_MM = 0.9, 40.0  # foci come in groups
+_CLUSTERING, _CLUSTER_MM = 0.75, 36.0  # foci come in groups
 _FOCUS_FALL_MM = 18.0  # a single focus: distance from its middle over which the liking falls by 1
 _CONSOLIDATED, _SEPTA_DENSITY, _BAND_DENSITY = 0.95, 0.24, 0.40  # share of the air replaced, or replaced besides
 _BAND_LIKING, _HALO_LIKING = 0.8, 4.0
@@ -74,7 +74,7 @@ def sample_disease(
     The same random numbers serve every involvement, so a patient's disease grows without changing its character:
     a pattern that is seen early is seen later too.
     """
-    single = np.interp(involvement, (0.02, 0.10, 0.20), (0.28, 0.14, 0.0))
+    single = np.interp(involvement, (0.02, 0.10, 0.20), (0.16, 0.08, 0.0))
     diffuse = np.interp(involvement, (0.2, 0.45, 0.75, 0.95), (0.0, 0.2, 0.6, 0.9))
     chance = rng.random()
     drawn = "single" if chance < single else "diffuse" if chance > 1 - diffuse else "multifocal"
@@ -90,11 +90,11 @@ def sample_disease(
         peripheral_preference=float(np.clip(rng.normal(0.95, 0.8), -1.2, 2.6)),
         basal_preference=float(rng.normal(0.6, 0.3)),
         posterior_preference=float(rng.normal(0.7, 0.3)),
-        left_preference=float(rng.normal(0, 0.18)),
+        left_preference=float(rng.normal(0, 0.12)),
         lesion_scale_mm=float(rng.uniform(12, 22)),
         lobule_scale_mm=float(rng.uniform(4.5, 7)),
-        lobulation=float(rng.uniform(0.06, 0.22)),
-        haze=float(np.clip(rng.normal(0.245, 0.035), 0.17, 0.36)),
+        lobulation=float(rng.uniform(0.08, 0.25)),
+        haze=float(np.clip(rng.normal(0.205, 0.03), 0.14, 0.32)),
         softness=float(rng.uniform(0.6, 1.4)),
         consolidation_share=float(rng.uniform(0.14, 0.36 + 0.15 * involvement)),
     )
@@ -173,7 +173,7 @@ def place_lesions(
     margin = values - values[ill].min()  # how far inside a lesion, in the field's units
 
     # Borders are soft: density starts from little and reaches its plateau a few millimetres inside.
-    rise = np.clip(margin / (0.6 * disease.softness) + 0.2, 0, 1) + 0.4 * np.clip((margin - 0.6) / 1.5, 0, 1)
+    rise = np.clip(margin / (0.6 * disease.softness) + 0.2, 0, 1) + 0.7 * np.clip((margin - 0.6) / 1.5, 0, 1)
     glass = disease.haze * rise + 0.07 * texture
     glass = np.maximum(glass, 0.05) * np.clip(margin / (0.3 * disease.softness) + 0.5, 0, 1)
     within = np.clip(margin / 0.2, 0, 1)

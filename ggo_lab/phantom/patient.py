@@ -164,7 +164,7 @@ def sample_patient(
         heart_scale=float(np.clip(rng.normal(1.0, 0.07), 0.85, 1.2)),
         heart_tilt=float(rng.normal(1.0, 0.12)),
         spine_sway_mm=float(rng.normal(0, 3)),
-        lung_hu=float(rng.normal(-858, 20)),
+        lung_hu=float(rng.normal(-863, 19)),
         gradient_hu=float(rng.uniform(12, 57)),
         blood_hu=float(rng.uniform(36, 52)),
         contrast_hu=float(contrast_hu) if contrast_hu is not None else (enhancement if enhanced else 0.0),
