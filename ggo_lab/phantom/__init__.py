@@ -1,27 +1,34 @@
 """A procedural chest CT with ground-glass opacity, whose lungs, lesions and grade are known exactly."""
 
-import operator
 from dataclasses import asdict
-from numbers import Real
 
 import numpy as np
 
-from ggo_lab.errors import ChoiceError
-from ggo_lab.grades import Grade, grade_of
-from ggo_lab.phantom.anatomy import body_back_mm, body_box, build_anatomy, sample_patient
-from ggo_lab.phantom.lesions import opacify, place_lesions
-from ggo_lab.phantom.scanner import Grid, draw_couch, expose, sample_scanner
-from ggo_lab.phantom.vessels import draw_fissures, draw_trees, grow_trees, parenchyma
+from ggo_lab.errors import check_choice
+from ggo_lab.grades import grade_of
+from ggo_lab.phantom.anatomy import Anatomy, build_anatomy
+from ggo_lab.phantom.body import body_back_mm
+from ggo_lab.phantom.choices import (
+    check_number,
+    check_one,
+    checked_names,
+    checked_seed,
+    checked_shape,
+    choose_involvement,
+)
+from ggo_lab.phantom.grid import Grid
+from ggo_lab.phantom.lesions import DISTRIBUTIONS, PATTERNS, Lesions, opacify, place_lesions, sample_disease
+from ggo_lab.phantom.lobes import LOBES, draw_fissures, lobe_of
+from ggo_lab.phantom.mediastinum import heart_border_mm
+from ggo_lab.phantom.parenchyma import add_dependent_atelectasis, add_emphysema, draw_nodules, parenchyma
+from ggo_lab.phantom.patient import CONFOUNDERS, Patient, body_box, sample_patient
+from ggo_lab.phantom.scanner import KERNELS, as_grey, blur_by_motion, draw_couch, expose, sample_scanner
+from ggo_lab.phantom.vessels import LungTrees, draw_bronchogram, draw_trees, grow_trees
 from ggo_lab.scan import Scan, Truth
 
 __all__ = ["make_phantom"]
 
-# Shares of mild, moderate, severe and critical scans in the paper's training set (132/123/166/39 of 460).
-_GRADE_SHARES = (0.29, 0.27, 0.36, 0.08)
-_EDGE_MARGIN = 0.02  # involvement drawn for a grade keeps this far from the band's edges
-_LEAST_INVOLVEMENT = 0.03
-_MOST_INVOLVEMENT = 0.95
-_SMALLEST_SHAPE = (8, 32, 32)
+_MOTION_REACH_MM = 32.0  # how far from the heart's border its beat is felt
 
 
 def make_phantom(
@@ -29,11 +36,29 @@ def make_phantom(
     involvement: float | None = None,
     seed: int = 0,
     shape: tuple[int, int, int] = (64, 256, 256),
+    *,
+    patient_seed: int | None = None,
+    sex: str | None = None,
+    lung_volume_l: float | None = None,
+    arms: str | None = None,
+    contrast_hu: float | None = None,
+    confounders: tuple[str, ...] | str | None = None,
+    distribution: str | None = None,
+    patterns: tuple[str, ...] | str | None = None,
+    slice_mm: float | None = None,
+    kernel: str | None = None,
+    noise_hu: float | None = None,
+    padded: bool | None = None,
+    quality: str = "hu",
 ) -> Scan:
     """Make one chest CT with its truth.
 
     Every seed is another patient, scanner and disease; the same seed gives the same scan in every process. The anatomy
-    and the noise are drawn before and apart from the disease, so they tell nothing about the grade.
+    and the noise are drawn before and apart from the disease, so they tell nothing about the grade. Whatever is left
+    out is drawn from the seed; giving one choice changes no other.
+
+    A second scan of the same patient: keep `patient_seed` and `shape`, and give another seed. Anatomy and the places
+    where the disease sits stay; how far it has got, the scanner and the noise are drawn anew.
 
     The truth's lungs are all that lies inside the pleura: tissue, lesions, and vessels up to 3.6 mm radius. Airways,
     and the wider vessels of the hilum, are no part of them.
@@ -44,7 +69,25 @@ def make_phantom(
         involvement: lesion volume / lung volume, 0..1, met to within a voxel. 0 gives a scan without lesions.
         seed: any whole number from 0.
         shape: voxels (Z, Y, X); the patient is always seen whole, so fewer voxels are larger ones.
-    Returns: the scan, with truth.masks "airways", "vessels", "left_lung", "right_lung", "consolidation".
+        patient_seed: seed of the patient alone; the same as `seed` when left out.
+        sex: "female" or "male".
+        lung_volume_l: 1.5 to 7.5 litres, met to about 15%.
+        arms: "up" (out of the scan) or "down" (beside the chest, which widens the field of view).
+        contrast_hu: what contrast medium adds to the aorta, 0 (none) to 350 HU.
+        confounders: any of "emphysema", "dependent_atelectasis", "effusion", "motion", "nodules"; () for none. They
+            belong to no lesion mask.
+        distribution: "single" focus, "multifocal" or "diffuse".
+        patterns: any of "crazy_paving", "consolidation", "air_bronchogram", "subpleural_bands", "reversed_halo"; ()
+            for plain ground glass. Left out, they are drawn, more of them the larger the involvement.
+        slice_mm: thickness of a slice, 0.5 to 10 mm; thinner than the distance between slices leaves gaps. Left out,
+            slices touch in most scans and are thin in the others.
+        kernel: "smooth", "standard" or "sharp".
+        noise_hu: standard deviation of the noise in the middle of the chest, 0 to 100 HU.
+        padded: whether the corners outside the circular field of view hold padding.
+        quality: "hu", or "jpg": the values went through 8-bit grey, window [-1000, 400] HU, as in a COV19-CT-DB folder.
+    Returns: the scan, with truth.masks "airways", "vessels", "left_lung", "right_lung", one for each lobe
+        ("right_upper_lobe", "right_middle_lobe", "right_lower_lobe", "left_upper_lobe", "left_lower_lobe"), "ggo" and
+        "consolidation"; truth.drawn also holds the involvement of each lung and lobe.
     Raises:
         ChoiceError: a value out of range, or a grade that contradicts the involvement.
 
@@ -52,86 +95,108 @@ def make_phantom(
     >>> scan.shape, scan.truth.grade
     ((16, 64, 64), <Grade.MODERATE: 2>)
     """
-    shape = _checked_shape(shape)
-    seed = _checked_seed(seed)
-    target = _choose_involvement(grade, involvement, np.random.default_rng([seed, 0]))
-    patient = sample_patient(np.random.default_rng([seed, 1]))
-    scanner = sample_scanner(np.random.default_rng([seed, 2]))
-    grid = Grid.over(body_box(patient), shape)
+    shape, seed = checked_shape(shape), checked_seed("seed", seed)
+    patient_seed = seed if patient_seed is None else checked_seed("patient_seed", patient_seed)
+    check_one("sex", sex, ("female", "male"))
+    check_one("arms", arms, ("up", "down"))
+    check_one("distribution", distribution, DISTRIBUTIONS)
+    check_one("kernel", kernel, KERNELS)
+    check_one("padded", padded, (True, False))
+    check_choice("quality", quality, ("hu", "jpg"))
+    check_number("lung_volume_l", lung_volume_l, 1.5, 7.5, "litres")
+    check_number("contrast_hu", contrast_hu, 0, 350, "HU")
+    check_number("slice_mm", slice_mm, 0.5, 10, "mm")
+    check_number("noise_hu", noise_hu, 0, 100, "HU")
+    confounders = checked_names("confounders", confounders, CONFOUNDERS)
+    patterns = checked_names("patterns", patterns, PATTERNS)
+    target = choose_involvement(grade, involvement, np.random.default_rng([seed, 0]))
 
-    anatomy = build_anatomy(patient, grid, np.random.default_rng([seed, 3]))
-    trees = grow_trees(patient, anatomy, grid, np.random.default_rng([seed, 4]))
+    patient = sample_patient(
+        np.random.default_rng([patient_seed, 1]), sex, lung_volume_l, arms, contrast_hu, confounders
+    )
+    scanner = sample_scanner(
+        np.random.default_rng([seed, 2]), slice_mm, kernel, noise_hu, padded, "motion" in patient.confounders
+    )
+    disease_rng = np.random.default_rng([patient_seed, 6])
+    disease = sample_disease(disease_rng, target, distribution, patterns)
+
+    grid = Grid.over(body_box(patient), shape, scanner.slice_mm)
+    anatomy = build_anatomy(patient, grid, np.random.default_rng([patient_seed, 3]))
+    trees = grow_trees(patient, anatomy, grid, np.random.default_rng([patient_seed, 4]))
     left, right = (side & ~trees.airways & ~trees.hilum for side in (anatomy.left, anatomy.right))
     lungs = left | right
-    tissue = parenchyma(patient, anatomy, grid, np.random.default_rng([seed, 5]))
-    lesions = place_lesions(patient, anatomy, grid, lungs, target, np.random.default_rng([seed, 6]))
-    opacify(tissue, lesions)
-
-    hu = anatomy.hu
     box = anatomy.lung_box
-    hu[box] += anatomy.pleura[box] * (tissue - hu[box])
-    draw_fissures(hu, patient, anatomy, grid)
-    draw_trees(hu, trees, anatomy.pleura, patient)
-    draw_couch(hu, grid, body_back_mm(patient), scanner)
-    stored = expose(hu, grid, scanner, np.random.default_rng([seed, 7]))
+    z, y, x = grid.mesh()
+    lobes = lobe_of(patient, x[..., box[2]], y[:, box[1]], z[box[0]])
+    lesions = place_lesions(patient, anatomy, grid, lungs, lobes, disease, target, disease_rng)
 
-    vessels = np.zeros(shape, bool)
-    vessels.reshape(-1)[trees.vessels.index[trees.vessels.coverage > 0.5]] = True
+    _fill_lungs(patient, anatomy, trees, lesions, grid, patient_seed, "air_bronchogram" in disease.patterns)
+    draw_couch(anatomy.hu, grid, body_back_mm(patient), scanner)
+    if scanner.motion_mm:
+        blur_by_motion(anatomy.hu, grid, heart_border_mm(patient), _MOTION_REACH_MM, scanner.motion_mm)
+    stored = expose(anatomy.hu, grid, scanner, np.random.default_rng([seed, 7]))
+
+    masks = {"airways": trees.airways, "vessels": trees.vessel_mask(grid) & lungs}
+    masks |= {"left_lung": left, "right_lung": right}
+    masks |= _lobe_masks(lobes, left, right, box)
+    masks |= {"ggo": lesions.mask & ~lesions.consolidation, "consolidation": lesions.consolidation}
     reached = int(lesions.mask.sum()) / int(lungs.sum())
-    truth = Truth(
-        lungs=lungs,
-        lesions=lesions.mask,
-        involvement=reached,
-        grade=grade_of(reached),
-        masks={
-            "airways": trees.airways,
-            "vessels": vessels & lungs,
-            "left_lung": left,
-            "right_lung": right,
-            "consolidation": lesions.consolidation,
-        },
-        drawn={**asdict(patient), **asdict(scanner), **lesions.drawn},
-    )
-    return Scan(hu=stored, spacing=grid.spacing, name=f"phantom-{seed}", truth=truth)
+    drawn = {**asdict(patient), **asdict(scanner), "slice_mm": grid.slice_mm}
+    drawn |= asdict(disease) if reached else {"distribution": "none", "patterns": ()}
+    drawn["involvement_by_part"] = {
+        part: round(float(lesions.mask[masks[part]].mean()), 4) if masks[part].any() else 0.0
+        for part in ("left_lung", "right_lung", *LOBES)
+    }
+    truth = Truth(lungs, lesions.mask, reached, grade_of(reached), masks, drawn)
+    name = f"phantom-{seed}" if patient_seed == seed else f"phantom-{patient_seed}-{seed}"
+    notes = ()
+    if quality == "jpg":
+        stored = as_grey(stored)
+        notes = ("The HU are an estimate: they went through 8-bit grey, window -1000 to 400 HU.",)
+    return Scan(stored, grid.spacing, name, is_hu=quality == "hu", truth=truth, notes=notes)
 
 
-def _checked_shape(shape) -> tuple[int, int, int]:
-    try:
-        checked = tuple(operator.index(n) for n in shape)
-    except TypeError:
-        checked = ()
-    if len(checked) != 3 or any(n < least for n, least in zip(checked, _SMALLEST_SHAPE, strict=False)):
-        raise ChoiceError(
-            f"shape={shape!r} is not three counts of voxels (Z, Y, X) of at least {_SMALLEST_SHAPE}; "
-            "the default is (64, 256, 256).",
-            shape,
-        )
-    return checked
+def _fill_lungs(
+    patient: Patient,
+    anatomy: Anatomy,
+    trees: LungTrees,
+    lesions: Lesions,
+    grid: Grid,
+    patient_seed: int,
+    bronchogram: bool,
+) -> None:
+    """Draw all that lies inside the lungs into the anatomy's HU, in place: tissue, disease, fissures, trees."""
+    hu, box = anatomy.hu, anatomy.lung_box
+    tissue = parenchyma(patient, anatomy, grid, np.random.default_rng([patient_seed, 5]))
+    if "emphysema" in patient.confounders:
+        add_emphysema(tissue, patient, anatomy, grid, np.random.default_rng([patient_seed, 8]))
+    if "dependent_atelectasis" in patient.confounders:
+        add_dependent_atelectasis(tissue, patient, anatomy, grid, np.random.default_rng([patient_seed, 9]))
+    opacify(tissue, lesions)
+    hu[box] += anatomy.pleura[box] * (tissue - hu[box])
+    draw_fissures(hu, patient, grid, anatomy.pleura)
+    draw_trees(hu, trees, anatomy.pleura, patient)
+    if bronchogram:
+        draw_bronchogram(hu, trees, lesions.consolidation, grid)
+    if "nodules" in patient.confounders:
+        draw_nodules(hu, anatomy, grid, np.random.default_rng([patient_seed, 10]))
 
 
-def _checked_seed(seed) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ChoiceError(f"seed={seed!r} is not a whole number from 0; give for example seed=7.", seed)
-    return int(seed)
+def _lobe_masks(lobes: np.ndarray, left: np.ndarray, right: np.ndarray, box: tuple) -> dict[str, np.ndarray]:
+    """One bool mask (Z, Y, X) for each lobe; together they are both lungs.
 
-
-def _choose_involvement(grade: int | None, involvement: float | None, rng: np.random.Generator) -> float:
-    if grade is not None and grade not in list(Grade):
-        raise ChoiceError(f"grade={grade!r} is not known; give 1 (mild) to 4 (critical), or leave it out.", grade)
-    if involvement is not None:
-        if not isinstance(involvement, Real):
-            raise ChoiceError(
-                f"involvement={involvement!r} is not a number; give 0.3 for 30% of the lungs.", involvement
-            )
-        wanted = grade_of(involvement)
-        if grade is not None and wanted != grade:
-            found = "no lesion" if wanted is None else f"grade {int(wanted)}, {wanted.label}"
-            raise ChoiceError(
-                f"grade={int(grade)} and involvement={involvement} contradict each other: that involvement is {found}. "
-                "Give one of the two.",
-                (grade, involvement),
-            )
-        return float(involvement)
-    drawn = Grade(int(rng.choice(len(Grade), p=_GRADE_SHARES)) + 1)
-    low, high = (drawn if grade is None else Grade(grade)).band
-    return float(rng.uniform(max(low + _EDGE_MARGIN, _LEAST_INVOLVEMENT), min(high - _EDGE_MARGIN, _MOST_INVOLVEMENT)))
+    Near the midline a voxel of one lung may lie on the other side of x = 0: its own lung decides, the height the rest.
+    """
+    side = np.where(lobes >= 3, lobes - 3, np.where(lobes == 2, 1, 0))  # 0: upper (and middle), 1: lower
+    masks = {}
+    for name in LOBES:
+        lung = (left if name.startswith("left") else right)[box]
+        lower = name.endswith("lower_lobe")
+        chosen = lung & ((side == 1) if lower else (side == 0))
+        if name == "right_middle_lobe":
+            chosen &= lobes == 1
+        elif name == "right_upper_lobe":
+            chosen &= lobes != 1
+        masks[name] = np.zeros(left.shape, bool)
+        masks[name][box] = chosen
+    return masks

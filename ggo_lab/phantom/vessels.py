@@ -8,17 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ggo_lab.phantom.anatomy import BRONCHI, TRACHEA, Anatomy, Patient, curve, paint
-from ggo_lab.phantom.scanner import AIR_HU, Grid, Stamp, smooth_noise
+from ggo_lab.phantom.anatomy import Anatomy
+from ggo_lab.phantom.grid import AIR_HU, Grid
+from ggo_lab.phantom.lobes import LOBES, lobe_of
+from ggo_lab.phantom.mediastinum import BRONCHI, TRACHEA
+from ggo_lab.phantom.patient import Patient
+from ggo_lab.phantom.shapes import curve
+from ggo_lab.phantom.stamps import Stamp, paint, stamp
 
 WALL_HU = 20.0
-FISSURE_HU = -560.0
 _HILUM_RADIUS_MM = 3.6  # wider vessels belong to the hilum, not to the lung
 _HILUM_DEPTH_MM = 35.0  # how far from its root an airway may still run in the mediastinum
-_UNIT_ML = 1.0  # lung volume fed by one terminal unit, artery and vein counted apart
-_BRANCHING = 2.8  # exponent k of the branching law, see grow_tree
+_UNIT_ML = 0.6  # lung volume fed by one terminal unit, artery and vein counted apart
+_BRANCHING = 3.0  # exponent k of the branching law, see grow_tree: Murray's
 _LUMEN_TO_ARTERY = 0.70  # bronchus' inner radius / radius of the artery beside it, healthy
-_AIRWAY_VISIBLE_MM = 0.85  # bronchi with a narrower lumen are below what CT shows
+_AIRWAY_VISIBLE_MM = 0.85  # bronchi with a narrower lumen are below what CT shows in aerated lung
+_BRONCHIOLE_MM, _BRONCHOGRAM_MM = 0.5, 0.85  # and in consolidated lung, where the stiff wall holds them this wide
 # Where trees enter each lung, reference (x, y, z) in mm.
 _ROOTS = {
     "right": {"artery": (-34, 5, 147), "airway": BRONCHI["right"][-1][:3], "vein": (-28, 2, 124)},
@@ -35,6 +40,8 @@ class LungTrees:
         walls, lumens: the airways' walls and their air.
         hilum: bool (Z, Y, X), wide central vessels, which count as mediastinum.
         airways: bool (Z, Y, X), voxels that are mostly air inside an airway.
+        bronchioles: points (N, 3) as (x, y, z) and radii (N,), mm, of airways that CT shows only where the lung around
+            them holds no air.
     """
 
     vessels: Stamp
@@ -42,32 +49,17 @@ class LungTrees:
     lumens: Stamp
     hilum: np.ndarray
     airways: np.ndarray
+    bronchioles: tuple[np.ndarray, np.ndarray]
 
-
-def lobe_of(patient: Patient, x, y, z) -> np.ndarray:
-    """Number of the lobe of positions in mm: 0, 1, 2 right upper, middle, lower; 3, 4 left upper, lower."""
-    left = x > 0
-    lower = oblique_fissure(patient, x, y, z) < 0
-    middle = (horizontal_fissure(patient, x, y, z) < 0) & ~lower
-    return np.where(left, np.where(lower, 4, 3), np.where(lower, 2, np.where(middle, 1, 0)))
-
-
-def oblique_fissure(patient: Patient, x, y, z):
-    """Height above the oblique fissure, mm: negative in the lower lobe."""
-    back, deep = y / patient.half_depth_mm, patient.lung_height_mm
-    lift = np.where(x > 0, 0.04, 0.0)
-    return (z - deep * (0.47 + lift + 0.32 * back + 0.05 * back**2) + 0.12 * (np.abs(x) - 55)) * 0.7
-
-
-def horizontal_fissure(patient: Patient, x, y, z):
-    """Height above the right lung's horizontal fissure, mm; meaningless elsewhere."""
-    return z - patient.lung_height_mm * 0.50 + 0.05 * (np.abs(x) - 60) - 0.06 * y
+    def vessel_mask(self, grid: Grid) -> np.ndarray:
+        """Bool (Z, Y, X): voxels that are mostly blood."""
+        return _mask(self.vessels, grid)
 
 
 def grow_trees(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> LungTrees:
     """Grow and draw airways, arteries and veins of both lungs."""
     units, lobes = _terminal_units(patient, anatomy, rng)
-    blood, air = [], [curve(patient.place(TRACHEA), 2.0)]
+    blood, air, fine = [], [curve(patient.place(TRACHEA), 2.0)], []
     for side, members in (("right", lobes < 3), ("left", lobes >= 3)):
         air.append(curve(patient.place(BRONCHI[side]), 1.5))
         roots = {name: patient.place((*place, 0))[:3] for name, place in _ROOTS[side].items()}
@@ -77,18 +69,22 @@ def grow_trees(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Ge
         # The bronchi keep to the arteries: one tree serves both, the airway beside its vessel.
         tree = grow_tree(roots["artery"], chosen[arterial], chosen_lobes[arterial], 0.72, rng)
         blood.append(tree)
-        air.append(_beside(*tree, roots["airway"], anatomy))
+        points, lumen = _beside(*tree, roots["airway"], anatomy)
+        seen = lumen > _AIRWAY_VISIBLE_MM
+        air.append((points[seen], lumen[seen]))
+        fine.append((points[~seen], lumen[~seen]))
         blood.append(grow_tree(roots["vein"], chosen[venous], chosen_lobes[venous], 0.68, rng))
 
     points, radii = (np.concatenate(parts) for parts in zip(*blood, strict=True))
-    vessels = grid.stamp(points, radii)
+    vessels = stamp(grid, points, radii)
     wide = radii > _HILUM_RADIUS_MM
-    hilum = _mask(grid.stamp(points[wide], radii[wide]), grid)
+    hilum = _mask(stamp(grid, points[wide], radii[wide]), grid)
 
     points, radii = (np.concatenate(parts) for parts in zip(*air, strict=True))
-    walls = grid.stamp(points, radii + 0.45 + 0.11 * radii)
-    lumens = grid.stamp(points, radii)
-    return LungTrees(vessels, walls, lumens, hilum, _mask(lumens, grid))
+    walls = stamp(grid, points, radii + 0.45 + 0.11 * radii)
+    lumens = stamp(grid, points, radii)
+    bronchioles = tuple(np.concatenate(parts) for parts in zip(*fine, strict=True))
+    return LungTrees(vessels, walls, lumens, hilum, _mask(lumens, grid), bronchioles)
 
 
 def grow_tree(
@@ -96,8 +92,7 @@ def grow_tree(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grow one tree from its root until each branch feeds one unit.
 
-    Radii follow a branching law, parent**k = daughter1**k + daughter2**k with k = 2.8, a little under the 3 of
-    Murray (PNAS 1926).
+    Radii follow the law of Murray (PNAS 1926): parent**3 = daughter1**3 + daughter2**3.
 
     Args:
         root: (3,) x, y, z, mm.
@@ -123,8 +118,7 @@ def grow_tree(
         alive = count[node] > 1
         units, lobes, node = units[alive], lobes[alive], node[alive]
         half = lobes if generation == 0 else _cut(units - middle[node], node, len(count), rng)
-        _, node_next = np.unique(np.stack([node, half]), axis=1, return_inverse=True)
-        node_next = node_next.ravel()
+        _, node_next = np.unique(node * len(LOBES) + half, return_inverse=True)
         parent = np.zeros(node_next.max() + 1 if len(node_next) else 0, int)
         parent[node_next] = node
         tips, headings, node = ends[parent], headings[parent], node_next
@@ -172,7 +166,7 @@ def _beside(
 
     Returns: points (N, 3) and radii (N,) of its lumen, mm.
     """
-    seen = _LUMEN_TO_ARTERY * radii > _AIRWAY_VISIBLE_MM
+    seen = _LUMEN_TO_ARTERY * radii > _BRONCHIOLE_MM
     artery, points = radii[seen], points[seen]
     lumen = _LUMEN_TO_ARTERY * artery
     side = np.sign(entrance[0])
@@ -197,9 +191,9 @@ def _terminal_units(patient: Patient, anatomy: Anatomy, rng: np.random.Generator
     return units, lobe_of(patient, *units.T)
 
 
-def _mask(stamp: Stamp, grid: Grid) -> np.ndarray:
+def _mask(drawn: Stamp, grid: Grid) -> np.ndarray:
     mask = np.zeros(grid.shape, bool)
-    mask.reshape(-1)[stamp.index[stamp.coverage > 0.5]] = True
+    mask.reshape(-1)[drawn.index[drawn.coverage > 0.5]] = True
     return mask
 
 
@@ -211,38 +205,19 @@ def draw_trees(hu: np.ndarray, trees: LungTrees, pleura: np.ndarray, patient: Pa
         pleura: share of each voxel inside the lungs.
     """
     share = np.maximum(pleura.reshape(-1)[trees.vessels.index], trees.hilum.reshape(-1)[trees.vessels.index])
-    paint(hu, Stamp(trees.vessels.index, trees.vessels.coverage * share), patient.blood_hu)
+    paint(hu, Stamp(trees.vessels.index, trees.vessels.coverage * share), patient.blood_hu + 0.8 * patient.contrast_hu)
     paint(hu, trees.walls, WALL_HU)
     paint(hu, trees.lumens, AIR_HU)
 
 
-def parenchyma(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """Attenuation of healthy lung tissue: a rise from front to back, steeper at the bases, and fine texture.
-
-    Returns: float32, the shape of anatomy.lung_box, HU.
-    """
-    z, y, _ = anatomy.coarse.mesh()
-    u, back = z / patient.lung_height_mm, y / patient.half_depth_mm
-    slope = patient.gradient_hu * (1.25 - 0.5 * np.clip(u, 0, 1))
-    dependent = 14 * np.exp(-(((1.05 - back) / 0.18) ** 2))  # the lowest centimetres lie compressed
-    smooth = patient.lung_hu + 0.5 * slope * back + dependent + 8 * smooth_noise(rng, anatomy.coarse, 18.0)
-    hu = grid.sample(anatomy.coarse, smooth.astype(np.float32), anatomy.lung_box)
-    hu += 9 * smooth_noise(rng, grid, 3.0, anatomy.lung_box)
-    return hu
-
-
-def draw_fissures(hu: np.ndarray, patient: Patient, anatomy: Anatomy, grid: Grid) -> None:
-    """Draw the thin double pleura between the lobes, in place.
+def draw_bronchogram(hu: np.ndarray, trees: LungTrees, consolidation: np.ndarray, grid: Grid) -> None:
+    """Show the air in the bronchioles where the lung around them is consolidated, in place.
 
     Args:
         hu: float32 (Z, Y, X), HU.
+        consolidation: bool (Z, Y, X).
     """
-    across = np.arange(-patient.half_width_mm, patient.half_width_mm, 1.5)
-    y, x = (part.ravel() for part in np.meshgrid(across, across))
-    # Both surfaces are graphs z(x, y): their height where the signed height over z = 0 is undone.
-    oblique = -oblique_fissure(patient, x, y, 0.0) / 0.7
-    horizontal = -horizontal_fissure(patient, x, y, 0.0)
-    upper = (x < 0) & (horizontal > oblique)
-    points = np.concatenate([np.stack([x, y, oblique], 1), np.stack([x, y, horizontal], 1)[upper]])
-    points = points[anatomy.in_lungs(points)]
-    paint(hu, grid.stamp(points, np.full(len(points), 0.45)), FISSURE_HU)
+    points, radii = trees.bronchioles
+    air = stamp(grid, points, np.maximum(radii, _BRONCHOGRAM_MM))
+    here = consolidation.reshape(-1)[air.index]
+    paint(hu, Stamp(air.index[here], air.coverage[here]), AIR_HU)

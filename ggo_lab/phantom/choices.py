@@ -1,0 +1,88 @@
+"""What a caller may choose about a phantom, checked: errors say what was given and what is possible."""
+
+import operator
+from collections.abc import Iterable
+from numbers import Real
+
+import numpy as np
+
+from ggo_lab.errors import ChoiceError, check_choice
+from ggo_lab.grades import Grade, grade_of
+
+# Shares of mild, moderate, severe and critical scans in the paper's training set (132/123/166/39 of 460).
+_GRADE_SHARES = (0.29, 0.27, 0.36, 0.08)
+_EDGE_MARGIN = 0.02  # involvement drawn for a grade keeps this far from the band's edges
+_LEAST_INVOLVEMENT = 0.03
+_MOST_INVOLVEMENT = 0.95
+_SMALLEST_SHAPE = (8, 32, 32)
+
+
+def checked_shape(shape) -> tuple[int, int, int]:
+    """Three counts of voxels, as plain ints."""
+    try:
+        checked = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        checked = ()
+    if len(checked) != 3 or any(n < least for n, least in zip(checked, _SMALLEST_SHAPE, strict=False)):
+        raise ChoiceError(
+            f"shape={shape!r} is not three counts of voxels (Z, Y, X) of at least {_SMALLEST_SHAPE}; "
+            "the default is (64, 256, 256).",
+            shape,
+        )
+    return checked
+
+
+def checked_seed(name: str, seed) -> int:
+    """A whole number from 0, as plain int."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ChoiceError(f"{name}={seed!r} is not a whole number from 0; give for example {name}=7.", seed)
+    return int(seed)
+
+
+def check_number(name: str, value, low: float, high: float, unit: str) -> None:
+    """Raise ChoiceError unless value is None or a number from low to high."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+        raise ChoiceError(
+            f"{name}={value!r} is not a number from {low:g} to {high:g} {unit}; leave it out to have it drawn.", value
+        )
+
+
+def check_one(name: str, value, choices: Iterable[str]) -> None:
+    """Raise ChoiceError unless value is None or one of choices."""
+    if value is not None:
+        check_choice(name, value, choices)
+
+
+def checked_names(name: str, value, choices: Iterable[str]) -> tuple[str, ...] | None:
+    """A tuple of names, each one of choices; one name alone will do, and None is kept."""
+    if value is None:
+        return None
+    names = (value,) if isinstance(value, str) else tuple(value)
+    for each in names:
+        check_choice(name, each, choices)
+    return names
+
+
+def choose_involvement(grade: int | None, involvement: float | None, rng: np.random.Generator) -> float:
+    """The involvement asked for, or one drawn inside the grade's band; ChoiceError where the two contradict."""
+    if grade is not None and grade not in list(Grade):
+        raise ChoiceError(f"grade={grade!r} is not known; give 1 (mild) to 4 (critical), or leave it out.", grade)
+    if involvement is not None:
+        if not isinstance(involvement, Real):
+            raise ChoiceError(
+                f"involvement={involvement!r} is not a number; give 0.3 for 30% of the lungs.", involvement
+            )
+        wanted = grade_of(involvement)
+        if grade is not None and wanted != grade:
+            found = "no lesion" if wanted is None else f"grade {int(wanted)}, {wanted.label}"
+            raise ChoiceError(
+                f"grade={int(grade)} and involvement={involvement} contradict each other: that involvement is {found}. "
+                "Give one of the two.",
+                (grade, involvement),
+            )
+        return float(involvement)
+    drawn = Grade(int(rng.choice(len(Grade), p=_GRADE_SHARES)) + 1)
+    low, high = (drawn if grade is None else Grade(grade)).band
+    return float(rng.uniform(max(low + _EDGE_MARGIN, _LEAST_INVOLVEMENT), min(high - _EDGE_MARGIN, _MOST_INVOLVEMENT)))

@@ -1,0 +1,150 @@
+"""The lattice of voxels that sees the patient, and smooth fields on it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+AIR_HU = -1000.0
+COARSE_MM = 5.0  # step on which smooth shapes are computed before they are interpolated onto the voxels
+_NOISE_GAIN = 3.0  # B-splines average the lattice's random values: this restores their sd
+
+
+def _catmull_rom(t: np.ndarray) -> tuple:
+    """Weights of four neighbours, at t between the inner two: passes through the values, keeps edges crisp."""
+    return (
+        -0.5 * t + t**2 - 0.5 * t**3,
+        1 - 2.5 * t**2 + 1.5 * t**3,
+        0.5 * t + 2 * t**2 - 1.5 * t**3,
+        -0.5 * t**2 + 0.5 * t**3,
+    )
+
+
+def _b_spline(t: np.ndarray) -> tuple:
+    """Weights of four neighbours, at t between the inner two: rounder, so that noise shows no lattice."""
+    return (1 - t) ** 3 / 6, (4 - 6 * t**2 + 3 * t**3) / 6, (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6, t**3 / 6
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A lattice of voxels in the patient's millimetres.
+
+    Attributes:
+        shape: number of voxels (Z, Y, X).
+        spacing: distance between voxel centres (z, y, x), mm.
+        origin: centre of voxel (0, 0, 0) as (z, y, x), mm.
+        slice_mm: thickness of the slab that a slice averages; less than the distance leaves gaps, more overlaps.
+        region: corners ((z, y, x), (z, y, x)) of the part of the patient that the lattice was laid over, mm.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    slice_mm: float
+    region: tuple[tuple[float, float, float], tuple[float, float, float]]
+
+    @classmethod
+    def over(cls, region: tuple, shape: tuple[int, int, int], slice_mm: float | None = None) -> "Grid":
+        """Lay that many voxels over a region so that all of it is seen; pixels are square, slices touch by default."""
+        low, high = np.asarray(region)
+        size = high - low
+        pixel = max(size[1] / shape[1], size[2] / shape[2])
+        spacing = np.array([size[0] / shape[0], pixel, pixel])
+        origin = (low + high) / 2 - spacing * (np.asarray(shape) - 1) / 2
+        thickness = float(spacing[0]) if slice_mm is None else slice_mm
+        return cls(tuple(shape), tuple(map(float, spacing)), tuple(map(float, origin)), thickness, region)
+
+    @classmethod
+    def coarse(cls, region: tuple, step_mm: float = COARSE_MM) -> "Grid":
+        """Lay points step_mm apart over a region, with two to spare on every side, whatever the scan's voxels are."""
+        low, high = np.asarray(region)
+        shape = np.ceil((high - low) / step_mm).astype(int) + 5
+        origin = low - 2 * step_mm
+        return cls(tuple(map(int, shape)), (step_mm,) * 3, tuple(map(float, origin)), step_mm, region)
+
+    def axis(self, which: int) -> np.ndarray:
+        """Positions of the voxel centres along one axis (0 = z, 1 = y, 2 = x), mm, float32."""
+        return (self.origin[which] + self.spacing[which] * np.arange(self.shape[which])).astype(np.float32)
+
+    def mesh(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions (z, y, x) in mm, shaped to broadcast to the whole grid."""
+        return self.axis(0)[:, None, None], self.axis(1)[None, :, None], self.axis(2)[None, None, :]
+
+    def box(self, low_mm: tuple, high_mm: tuple) -> tuple[slice, slice, slice]:
+        """Slices of the voxels whose centres lie between two corners (z, y, x) in mm."""
+        slices = []
+        for low, high, start, step, count in zip(low_mm, high_mm, self.origin, self.spacing, self.shape, strict=True):
+            first = int(np.clip(np.floor((low - start) / step), 0, count))
+            last = int(np.clip(np.ceil((high - start) / step) + 1, first, count))
+            slices.append(slice(first, last))
+        return tuple(slices)
+
+    def sample(
+        self,
+        coarse: "Grid",
+        field: np.ndarray,
+        box: tuple[slice, slice, slice] | None = None,
+        weigh: Callable[[np.ndarray], tuple] = _catmull_rom,
+    ) -> np.ndarray:
+        """Interpolate a field from a coarse lattice onto these voxels, with continuous slope.
+
+        Args:
+            coarse: the lattice that field is given on.
+            field: float32 on coarse.
+            box: the part of this grid wanted; all of it when left out.
+            weigh: weights of four neighbours; the default passes through the field's values.
+        Returns: float32, the box's shape.
+        """
+        box = box or tuple(slice(0, n) for n in self.shape)
+        wanted = [self.axis(a)[box[a]] for a in range(3)]
+        # An axis that shrinks goes first: less is left to do on the others.
+        order = (0, 2, 1) if len(wanted[0]) <= field.shape[0] else (2, 1, 0)
+        for a in order:
+            field = _interpolate(field, (wanted[a] - coarse.origin[a]) / coarse.spacing[a], a, weigh)
+        return field
+
+
+def _interpolate(field: np.ndarray, position: np.ndarray, axis: int, weigh: Callable) -> np.ndarray:
+    # Weighted sums of four neighbours, element by element: unlike a matrix product, the same bits on every machine.
+    position = np.clip(position, 1, field.shape[axis] - 2)  # beyond the lattice the outermost value holds
+    base = np.minimum(position.astype(int), field.shape[axis] - 3)
+    weights = weigh((position - base).astype(np.float32))
+    if axis == 0:
+        out = np.empty((len(base), *field.shape[1:]), np.float32)
+        for i, k in enumerate(base):
+            np.multiply(field[k - 1], weights[0][i], out=out[i])
+            for shift in (0, 1, 2):
+                out[i] += field[k + shift] * weights[shift + 1][i]
+        return out
+    counts = (len(base), field.shape[2]) if axis == 1 else (field.shape[1], len(base))
+    out = np.empty((field.shape[0], *counts), np.float32)
+    weights = [weight[:, None] if axis == 1 else weight for weight in weights]
+    for plane, target in zip(field, out, strict=True):  # plane by plane stays in the processor's cache
+        np.multiply(plane.take(base - 1, axis - 1), weights[0], out=target)
+        for shift in (0, 1, 2):
+            neighbour = plane.take(base + shift, axis - 1)
+            neighbour *= weights[shift + 1]
+            target += neighbour
+    return out
+
+
+def smooth_noise(
+    rng: np.random.Generator,
+    grid: Grid,
+    step_mm: float,
+    box: tuple[slice, slice, slice] | None = None,
+    region: tuple | None = None,
+) -> np.ndarray:
+    """Random field without structure finer than about 2 step_mm, mean 0, sd about 1.
+
+    It is drawn on a lattice fixed to a region in mm, so that the same patient has the same field at any resolution.
+
+    Args:
+        box: the part of the grid wanted; all of it when left out.
+        region: corners ((z, y, x), (z, y, x)) around that part, mm, the same at any resolution; the grid's own when
+            left out.
+    Returns: float32, the box's shape.
+    """
+    lattice = Grid.coarse(region or grid.region, step_mm)
+    values = rng.standard_normal(lattice.shape, np.float32)
+    return grid.sample(lattice, values * np.float32(_NOISE_GAIN), box, _b_spline)

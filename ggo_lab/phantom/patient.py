@@ -1,0 +1,184 @@
+"""The patient: sex, size, shape, and what was drawn for the lungs, mediastinum and blood.
+
+Coordinates are the patient's millimetres: x grows from the patient's right to left with 0 in the midline, y from front
+to back with 0 half-way through the chest, z from feet to head with 0 at the lowest point of the lungs. The tables below
+describe one reference chest (lungs 260 mm high, 234 mm wide, 176 mm deep); every patient is a deformation of it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+_REFERENCE_VOLUME_L = 3.70  # lungs without airways, as drawn from these tables
+REFERENCE_HEIGHT_MM, REFERENCE_DEPTH_MM, _REFERENCE_WIDTH_MM = 260.0, 88.0, 117.0  # the last two are half sizes
+# Height as a share of the lungs' height, then the inner chest wall there: half width, front and back, mm.
+_SECTIONS = np.array(
+    [
+        (-0.20, 113, -80, 60),
+        (0.00, 117, -84, 63),
+        (0.12, 117, -86, 72),
+        (0.22, 116, -88, 80),
+        (0.31, 115, -88, 84),
+        (0.40, 113, -88, 87),
+        (0.49, 110, -88, 88),
+        (0.58, 108, -83, 84),
+        (0.68, 104, -76, 75),
+        (0.77, 97, -67, 64),
+        (0.86, 84, -48, 51),
+        (0.94, 66, -27, 36),
+        (1.00, 46, -14, 22),
+        (1.10, 40, -12, 18),
+    ]
+).T
+_WALL = PchipInterpolator(_SECTIONS[0], _SECTIONS[1:], axis=1)
+# Centre of the vertebral bodies, y in mm, at shares of the lungs' height.
+_SPINE = PchipInterpolator((-0.3, 0.0, 0.25, 0.5, 0.75, 0.95, 1.15), (52, 60, 62, 61, 50, 26, 4))
+ROUNDNESS = 2.08  # exponent of the superellipse of a chest section: 2 is an ellipse, more is boxier
+# What is no ground-glass disease, and how often a patient shows it: common shares in adults who are scanned.
+CONFOUNDERS = {
+    "emphysema": 0.12,
+    "dependent_atelectasis": 0.25,
+    "effusion": 0.06,
+    "motion": 0.15,
+    "nodules": 0.10,
+}
+_ARMS_DOWN = 0.08  # share of patients too ill to lift their arms
+_CONTRAST = 0.15  # share of scans with contrast medium
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient's body, as drawn by sample_patient.
+
+    Attributes:
+        sex: "female" or "male".
+        scale: body size relative to the reference chest.
+        lung_volume_l: lung volume aimed at, litres.
+        lung_height_mm: from the deepest recess to the higher apex, mm.
+        half_width_mm, half_depth_mm: of the chest's inside, at its widest, mm.
+        fat_mm, breast_mm, muscle_mm: thickness of the fat under the skin, of the breasts (0: none) and of the
+            chest's muscles, mm.
+        dome_mm, dome_drop_mm: height of the right diaphragm, and how much lower the left one stands, mm.
+        heart_scale, heart_tilt: size of the heart relative to the body, and its lean (1: usual).
+        spine_sway_mm: sideways bow of the spine, mm.
+        lung_hu, gradient_hu: median attenuation of the parenchyma and its rise from front to back, HU.
+        blood_hu, contrast_hu: attenuation of blood, and what contrast medium adds in the aorta (0: none), HU.
+        arms: "up" (beside the head, out of the scan) or "down" (beside the chest).
+        fissure_turn: phase of the fissures' undulation, radians.
+        confounders: what looks like disease and is none, or changes the lungs besides it; names in CONFOUNDERS.
+    """
+
+    sex: str
+    scale: float
+    lung_volume_l: float
+    lung_height_mm: float
+    half_width_mm: float
+    half_depth_mm: float
+    fat_mm: float
+    breast_mm: float
+    muscle_mm: float
+    dome_mm: float
+    dome_drop_mm: float
+    heart_scale: float
+    heart_tilt: float
+    spine_sway_mm: float
+    lung_hu: float
+    gradient_hu: float
+    blood_hu: float
+    contrast_hu: float
+    arms: str
+    fissure_turn: float
+    confounders: tuple[str, ...]
+
+    def place(self, knots) -> np.ndarray:
+        """Move reference (x, y, z, radius) rows, mm, to where this patient has them."""
+        return np.asarray(knots, float) * (
+            self.scale,
+            self.half_depth_mm / REFERENCE_DEPTH_MM,
+            self.lung_height_mm / REFERENCE_HEIGHT_MM,
+            self.scale,
+        )
+
+    def section(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Inner chest wall at heights z: half width, front and back, mm, float32."""
+        width, front, back = _WALL(np.clip(np.asarray(z) / self.lung_height_mm, _SECTIONS[0, 0], _SECTIONS[0, -1]))
+        deep = self.half_depth_mm / REFERENCE_DEPTH_MM
+        return tuple(
+            part.astype(np.float32)
+            for part in (width * self.half_width_mm / _REFERENCE_WIDTH_MM, front * deep, back * deep)
+        )
+
+    def spine(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centre (x, y) of the vertebral bodies at heights z, mm, float32."""
+        u = np.asarray(z) / self.lung_height_mm
+        back = _SPINE(np.clip(u, -0.3, 1.15))
+        y = back * self.half_depth_mm / REFERENCE_DEPTH_MM
+        return (self.spine_sway_mm * np.sin(np.pi * u)).astype(np.float32), y.astype(np.float32)
+
+
+def sample_patient(
+    rng: np.random.Generator,
+    sex: str | None = None,
+    lung_volume_l: float | None = None,
+    arms: str | None = None,
+    contrast_hu: float | None = None,
+    confounders: tuple[str, ...] | None = None,
+) -> Patient:
+    """Draw one adult; what is given is kept, and the same random numbers decide the rest.
+
+    Supine lung volume is 4.07 +- 1.19 L; the other ranges are common radiological ones.
+    """
+    drawn_sex = "female" if rng.random() < 0.5 else "male"
+    sex = sex or drawn_sex
+    scale = float(np.clip((1.02 if sex == "male" else 0.93) + rng.normal(0, 0.045), 0.82, 1.15))
+    volume = float(np.clip((4.45 if sex == "male" else 3.65) + rng.normal(0, 1.1), 2.0, 6.8))
+    volume = volume if lung_volume_l is None else float(lung_volume_l)
+    slender = rng.normal(0, 0.05)
+    # The chest's cross-section follows the body, the lungs' height then gives the volume.
+    stretch = (volume / _REFERENCE_VOLUME_L / scale**3) ** (1 / 3)
+    width = _REFERENCE_WIDTH_MM * scale * stretch**0.55 * (1 - slender)
+    depth = REFERENCE_DEPTH_MM * scale * stretch**0.85 * (1 + rng.normal(0, 0.05))
+    height = (
+        REFERENCE_HEIGHT_MM
+        * (volume / _REFERENCE_VOLUME_L)
+        / ((width / _REFERENCE_WIDTH_MM) * (depth / REFERENCE_DEPTH_MM))
+    )
+    breast = rng.uniform(8, 34)
+    drawn_arms = "down" if rng.random() < _ARMS_DOWN else "up"
+    enhanced, enhancement = rng.random() < _CONTRAST, float(rng.uniform(120, 260))
+    present = rng.random(len(CONFOUNDERS)) < list(CONFOUNDERS.values())
+    drawn_confounders = tuple(name for name, here in zip(CONFOUNDERS, present, strict=True) if here)
+    return Patient(
+        sex=sex,
+        scale=scale,
+        lung_volume_l=volume,
+        lung_height_mm=float(np.clip(height, 185, 330)),
+        half_width_mm=float(width),
+        half_depth_mm=float(depth),
+        fat_mm=float(np.clip(rng.gamma(3.0, 4.2) + (4 if sex == "female" else 2), 4, 38)),
+        breast_mm=float(breast) if sex == "female" else 0.0,
+        muscle_mm=float((9 if sex == "male" else 6.5) + rng.normal(0, 1.2)),
+        dome_mm=float(height * rng.uniform(0.26, 0.34)),
+        dome_drop_mm=float(rng.uniform(6, 20)),
+        heart_scale=float(np.clip(rng.normal(1.0, 0.07), 0.85, 1.2)),
+        heart_tilt=float(rng.normal(1.0, 0.12)),
+        spine_sway_mm=float(rng.normal(0, 3)),
+        lung_hu=float(rng.normal(-863, 19)),
+        gradient_hu=float(rng.uniform(12, 57)),
+        blood_hu=float(rng.uniform(36, 52)),
+        contrast_hu=float(contrast_hu) if contrast_hu is not None else (enhancement if enhanced else 0.0),
+        arms=arms or drawn_arms,
+        fissure_turn=float(rng.uniform(0, 2 * np.pi)),
+        confounders=drawn_confounders if confounders is None else tuple(confounders),
+    )
+
+
+def body_box(patient: Patient) -> tuple[tuple, tuple]:
+    """Corners (z, y, x) in mm of what the scan shows: lungs with a margin, the body's full width below the arms."""
+    around = patient.half_width_mm + 30 * patient.scale + patient.fat_mm + 14
+    if patient.arms == "down":
+        around += 62 * patient.scale
+    middle = 12.0
+    top = patient.lung_height_mm * 1.035 + 8
+    return (-14.0, middle - around, -around), (top, middle + around, around)
