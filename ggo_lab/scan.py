@@ -12,7 +12,7 @@ from ggo_lab.grades import Grade
 # Scanners fill the corners outside their circular field of view with values no tissue can have (-2000, -2048,
 # -3024 are seen). Readers write all of them as PADDING_HU, so that they are never taken for air (-1000).
 PADDING_HU = -2048
-_PADDING_BELOW_HU = -1500  # between the lowest noisy air seen in real scans (-1255) and the highest padding (-2000)
+PADDING_BELOW_HU = -1500  # between the lowest noisy air seen in real scans (-1255) and the highest padding (-2000)
 
 
 class Window(NamedTuple):
@@ -125,7 +125,7 @@ class Scan:
     @property
     def padding(self) -> np.ndarray:
         """Bool (Z, Y, X): voxels outside the scanner's field of view, which hold no measurement."""
-        return self.hu < _PADDING_BELOW_HU
+        return self.hu < PADDING_BELOW_HU
 
     @property
     def voxel_ml(self) -> float:
@@ -171,9 +171,9 @@ def check_hu(hu: np.ndarray, name: str | Path) -> None:
     # Half a million voxels give each share to within 0.03 percentage points. An odd step does not fall into step with
     # the columns, whose number is even.
     sample = hu.reshape(-1)[:: max(1, hu.size // 500_000) | 1]
-    values = sample[sample >= _PADDING_BELOW_HU]
+    values = sample[sample >= PADDING_BELOW_HU]
     if values.size == 0:
-        values = hu[hu >= _PADDING_BELOW_HU]
+        values = hu[hu >= PADDING_BELOW_HU]
     cause = "every voxel is padding (below -1500)" if values.size == 0 else _why_not_hu(values, sample.size)
     if cause:
         raise ScanError(f"{name}: {cause}", name)

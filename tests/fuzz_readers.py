@@ -26,7 +26,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from isal import igzip
-from scan_files import SYNTAXES, as_itk, chest, write_enhanced, write_pictures, write_slices
+from scan_files import SYNTAXES, as_itk, chest, text_volumes, write_enhanced, write_pictures, write_slices
 
 from ggo_lab.errors import GgoLabError
 from ggo_lab.readers import read_labels, read_scan
@@ -57,8 +57,9 @@ class Findings:
 
 
 def corpus(folder: Path) -> dict[str, Sample]:
-    """One small good input of every kind, by name."""
+    """One small good input of every kind, by name; written into the folder first."""
     hu = chest()
+    slices = chest((3, 40, 44))
     samples = {}
 
     def add(name: str, folder: Path, opened: str = "") -> None:
@@ -85,10 +86,13 @@ def corpus(folder: Path) -> dict[str, Sample]:
         name = suffix + "-packed" * packed
         sitk.WriteImage(as_itk(hu), str(place(name) / f"a.{suffix}"), useCompression=packed)
         add(name, folder / name, f"a.{suffix}")
+    for name, text in text_volumes(hu).items():
+        (place(name) / f"a{Path(name).suffix}").write_bytes(text)
+        add(name, folder / name, f"a{Path(name).suffix}")
     with warnings.catch_warnings():  # pydicom remarks on the syntaxes that nobody should write any more
         warnings.simplefilter("ignore")
         for syntax in SYNTAXES:
-            write_slices(folder / f"dicom {syntax}", hu[:3], syntax)
+            write_slices(folder / f"dicom {syntax}", slices, syntax)
             add(f"dicom {syntax}", folder / f"dicom {syntax}")
         for syntax in ("explicit little endian", "JPEG-Lossless", "JPEG 2000"):
             write_enhanced(folder / f"enhanced {syntax}" / "a.dcm", hu, syntax)

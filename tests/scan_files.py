@@ -1,5 +1,8 @@
 """Small files of every kind that is read, written by other programs than the package: for tests and for the fuzzer."""
 
+import bz2
+import gzip
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +26,13 @@ from pydicom.uid import (
 
 SPACING = (5.0, 0.7, 0.8)  # mm (z, y, x)
 INTERCEPT = -1024
+
+# All 48 ways to lay axes along the patient, as nibabel writes them: (axis, flip) of each.
+ORIENTATIONS = [
+    np.column_stack([axes, flips])
+    for axes in itertools.permutations(range(3))
+    for flips in itertools.product((1, -1), repeat=3)
+]
 
 
 def chest(shape=(5, 12, 14), seed=0) -> np.ndarray:
@@ -83,6 +93,24 @@ def write_dicom(
         writer.Execute(image)
         written.append(path)
     return written
+
+
+def text_volumes(hu: np.ndarray) -> dict[str, bytes]:
+    """Headers that other programs than ITK write: numbers as text, bzip2, bytes and lines to skip; by name."""
+    size = " ".join(str(n) for n in hu.shape[::-1])
+    numbers = " ".join(str(v) for v in hu.ravel()).encode()
+    little = hu.astype("<i2").tobytes()
+    meta = f"NDims = 3\nBinaryData = {{}}\nDimSize = {size}\nElementType = MET_SHORT\n{{}}ElementDataFile = LOCAL\n"
+    nrrd = f"NRRD0004\ntype: short\ndimension: 3\nsizes: {size}\nendian: little\nencoding: {{}}\n{{}}\n"
+    return {
+        "text.mha": meta.format("False", "").encode() + numbers,
+        "behind-a-gap.mha": meta.format("True", "HeaderSize = -1\n").encode() + b"gap" + little,
+        "text.nrrd": nrrd.format("ascii", "").encode() + numbers,
+        "bzip2.nrrd": nrrd.format("bzip2", "").encode() + bz2.compress(little),
+        "skipped-lines.nrrd": nrrd.format("raw", "line skip: 2\n").encode() + b"one\ntwo\n" + little,
+        "skipped-bytes.nrrd": nrrd.format("gzip", "byte skip: 3\n").encode() + gzip.compress(b"gap" + little),
+        "at-the-end.nrrd": nrrd.format("raw", "byte skip: -1\n").encode() + b"gap" + little,
+    }
 
 
 def slice_header(plane: np.ndarray, z: float, syntax: str, number: int = 1) -> FileDataset:
@@ -220,3 +248,7 @@ def write_pictures(folder: Path, grey: np.ndarray, name="{}.jpg", mode="L") -> l
     for path, plane in zip(paths, grey, strict=True):
         Image.fromarray(plane).convert(mode).save(path)
     return paths
+
+
+def has_note(scan, words: str) -> bool:
+    return any(words in note for note in scan.notes)

@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,9 +87,7 @@ class Frame:
 
 def read_frames(path: Path) -> list[Frame]:
     """The pictures of a file; none where it holds no picture, or is damaged."""
-    with warnings.catch_warnings():
-        # pydicom remarks on values against the standard, which scanners write; what matters is looked at here.
-        warnings.simplefilter("ignore")
+    with quiet_pydicom():
         try:
             header, offset = _header(path)
             return _frames(header, _pixels(header, offset, path))
@@ -95,6 +95,14 @@ def read_frames(path: Path) -> list[Frame]:
             raise
         except Exception:  # pydicom raises errors of many kinds on damaged files
             return []
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Keep back pydicom's remarks on values against the standard, which scanners write; what matters is looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _header(path: Path) -> tuple[Dataset, int | None]:

@@ -1,7 +1,7 @@
 """The pictures of a DICOM file: as they lie there, or through GDCM's decoders where compressed."""
 
+import functools
 import io
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,14 +11,20 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import CTImageStorage, RLELossless
+from pydicom.uid import UID, CTImageStorage, RLELossless
 
 from ggo_lab.errors import ScanError
-from ggo_lab.readers.dicom_headers import Pixels
+from ggo_lab.readers.dicom_headers import Pixels, quiet_pydicom
+
+_PIXEL_DATA_OB = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff"  # its tag, type and undefined length, explicit little endian
+_SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 
-def stored_planes(pixels: Pixels) -> Iterator[np.ndarray]:
+def stored_planes(pixels: Pixels, scratch: Path) -> Iterator[np.ndarray]:
     """The stored values (rows, columns) of one picture after another, in the order of the file.
+
+    Args:
+        scratch: a file that may be written, for decoders that read files only.
 
     Raises:
         ScanError: a picture that cannot be decoded.
@@ -27,17 +33,17 @@ def stored_planes(pixels: Pixels) -> Iterator[np.ndarray]:
         if not pixels.is_packed:
             yield from (_plain(file, pixels) for _ in range(pixels.frames))
             return
-        with tempfile.TemporaryDirectory() as folder:
-            frames = _packed_frames(file, pixels)
-            for _ in range(pixels.frames):
-                yield _decoded(next(frames, b""), pixels, Path(folder) / "frame.dcm")
+        frames = _packed_frames(file, pixels)
+        for _ in range(pixels.frames):
+            yield _decoded(next(frames, b""), pixels, scratch)
 
 
 def _open(pixels: Pixels) -> BinaryIO:
     """The file at its first byte of Pixel Data."""
     if pixels.offset is None:
         try:
-            return io.BytesIO(pydicom.dcmread(pixels.path).PixelData)
+            with quiet_pydicom():
+                return io.BytesIO(pydicom.dcmread(pixels.path, force=True).PixelData)
         except Exception as error:  # pydicom raises errors of many kinds on damaged files
             raise _undecodable(pixels) from error
     file = pixels.path.open("rb")
@@ -79,18 +85,10 @@ def _decoded(frame: bytes, pixels: Pixels, scratch: Path) -> np.ndarray:
     """
     if not _is_whole(frame, pixels):
         raise _undecodable(pixels)
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
-    meta.TransferSyntaxUID = pixels.syntax
-    header = FileDataset(str(scratch), {}, file_meta=meta, preamble=b"\0" * 128)
-    header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, "1.2.3"
-    header.Rows, header.Columns = pixels.rows, pixels.columns
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.BitsAllocated, header.BitsStored, header.HighBit = pixels.allocated, pixels.bits, pixels.high_bit
-    header.PixelRepresentation = int(pixels.signed)
-    header.PixelData = encapsulate([frame])
-    header["PixelData"].VR = "OB"
-    header.save_as(scratch)
+    header = _bare_header(
+        pixels.syntax, pixels.rows, pixels.columns, pixels.allocated, pixels.bits, pixels.high_bit, pixels.signed
+    )
+    scratch.write_bytes(header + _PIXEL_DATA_OB + encapsulate([frame]) + _SEQUENCE_END)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(scratch))
@@ -101,6 +99,23 @@ def _decoded(frame: bytes, pixels: Pixels, scratch: Path) -> np.ndarray:
     if values.shape != (1, pixels.rows, pixels.columns):
         raise _undecodable(pixels)
     return values[0]
+
+
+@functools.lru_cache(maxsize=8)  # all slices of a scan share one
+def _bare_header(syntax: UID, rows: int, columns: int, allocated: int, bits: int, high_bit: int, signed: bool) -> bytes:
+    """A DICOM file up to its Pixel Data, with no more than decoding needs."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
+    meta.TransferSyntaxUID = syntax
+    header = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, "1.2.3"
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.Rows, header.Columns = rows, columns
+    header.BitsAllocated, header.BitsStored, header.HighBit = allocated, bits, high_bit
+    header.PixelRepresentation = int(signed)
+    written = io.BytesIO()
+    header.save_as(written)
+    return written.getvalue()
 
 
 def _is_whole(frame: bytes, pixels: Pixels) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from ggo_lab.errors import ScanError
 from ggo_lab.readers.stored import Stored
 from ggo_lab.readers.text_header import Header, file_beside, read_lines, read_voxels, refuse_damaged, size_in_3d
-from ggo_lab.readers.voxels import Take
+from ggo_lab.readers.voxels import Take, without_warnings
 
 METAIMAGE_SUFFIXES = (".mha", ".mhd")
 
@@ -46,10 +46,7 @@ def _header(fields: dict[str, str], length: int, path: Path) -> Header:
         raise ValueError("sizes do not fit the number of dimensions")
     channels = int(fields.get("elementnumberofchannels", "1"))
     if channels != 1:
-        raise ScanError(
-            f"{path}: {channels} values per voxel, a colour or vector image; give the CT itself.",
-            path,
-        )
+        raise ScanError(f"{path}: {channels} values per voxel, a colour or vector image; give the CT itself.", path)
     big = _is_true(fields, "binarydatabyteordermsb") or _is_true(fields, "elementbyteordermsb")
     dtype = np.dtype((">" if big else "<") + _TYPES[fields["elementtype"].lower()])
     packed = _is_true(fields, "compresseddata")
@@ -65,6 +62,7 @@ def _is_true(fields: dict[str, str], name: str, default: str = "false") -> bool:
     return fields.get(name, default).lower()[:1] in ("t", "1", "y")
 
 
+@without_warnings
 def _steps(fields: dict[str, str], dimensions: int) -> tuple[np.ndarray, list[str]]:
     """Voxel steps as Stored wants them, and notes on what was assumed. MetaImage counts towards left, back and head."""
     all_dimensions = int(fields["ndims"])

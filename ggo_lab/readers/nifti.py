@@ -60,9 +60,10 @@ def _read_stream(stream: BinaryIO, path: Path, packed: bool, take: Take) -> Stor
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise ScanError(f"{path}: a colour or complex NIfTI ({dtype}), not a CT; give the CT itself.", path)
-    offset = int(header.get_data_offset())
-    if offset < header.sizeof_hdr:
-        raise ScanError(f"{path}: its voxels would begin inside the header; the file is damaged, copy it again.", path)
+    offset = float(header["vox_offset"]) or header.single_vox_offset  # 0 stands for right behind the header
+    if not offset < 2**62:  # endless, or not a number; nibabel refuses what is too low
+        raise ScanError(f"{path}: the NIfTI header is damaged (voxels begin at {offset}); copy the file again.", path)
+    offset = int(offset)
     stored_bytes = path.stat().st_size - (0 if packed else offset)
     check_size(shape, dtype.itemsize, stored_bytes, packed, path)
     slope, intercept = header.get_slope_inter()

@@ -8,7 +8,7 @@ import numpy as np
 from ggo_lab.errors import ScanError
 from ggo_lab.readers.stored import Stored
 from ggo_lab.readers.text_header import Header, file_beside, read_lines, read_voxels, refuse_damaged, size_in_3d
-from ggo_lab.readers.voxels import Take
+from ggo_lab.readers.voxels import Take, without_warnings
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 
@@ -41,10 +41,8 @@ def read_nrrd(path: Path, take: Take) -> Stored:
     with refuse_damaged(path):
         fields, length = _fields(path)
         if fields.get("kinds", "domain").split()[0].lower() not in _SCALAR_KINDS:
-            raise ScanError(
-                f"{path}: {int(fields['sizes'].split()[0])} values per voxel, a colour or vector image; give the CT itself.",
-                path,
-            )
+            values = int(fields["sizes"].split()[0])
+            raise ScanError(f"{path}: {values} values per voxel, a colour or vector image; give the CT itself.", path)
         header = _header(fields, length, path)
         steps, notes = _steps(fields, len(header.size))
     return read_voxels(header, steps, notes, path, take)
@@ -87,6 +85,7 @@ def _header(fields: dict[str, str], length: int, path: Path) -> Header:
     return Header(size, dtype, encoding, data, offset, lines, skipped)
 
 
+@without_warnings
 def _steps(fields: dict[str, str], dimensions: int) -> tuple[np.ndarray, list[str]]:
     """Voxel steps as Stored wants them, and notes on what was assumed."""
     notes = []

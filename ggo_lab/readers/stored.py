@@ -9,7 +9,7 @@ from nibabel.orientations import apply_orientation, io_orientation
 
 from ggo_lab.errors import ScanError
 from ggo_lab.readers.voxels import without_warnings
-from ggo_lab.scan import PADDING_HU, Scan, check_hu
+from ggo_lab.scan import PADDING_BELOW_HU, PADDING_HU, Scan, check_hu
 
 _MOST_VOXELS = 4_000_000_000  # 8 GB as int16, twenty times the largest chest CT
 _DEFLATE_LIMIT = 1032  # zlib shrinks nothing further than 1032 : 1 (zlib's technical details, zlib.net)
@@ -82,7 +82,8 @@ def to_scan(stored: Stored, path: Path, spacing: tuple[float, float, float] | No
     scan = Scan(hu, used_spacing, scan_name(path), stored.is_hu, None, tuple(notes), path)
     if scan.is_hu:
         check_hu(scan.hu, path)
-        scan.hu[scan.padding] = PADDING_HU
+        for plane in scan.hu:  # a mask of the whole scan would take half its memory
+            plane[plane < PADDING_BELOW_HU] = PADDING_HU
     return scan
 
 
