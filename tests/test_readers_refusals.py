@@ -1,16 +1,18 @@
 """What is refused: one sentence that says what to do, and no library's error."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from isal import igzip
 from PIL import Image
-from scan_files import SPACING, as_itk, chest, write_dicom, write_pictures
+from scan_files import SPACING, as_itk, chest, write_dicom, write_pictures, write_slices
 
 from ggo_lab.errors import ChoiceError, GgoLabError, ScanError
 from ggo_lab.readers import read_scan, write_nifti
@@ -106,6 +108,35 @@ def bad_file(kind: str, folder: Path) -> Path:
         path.write_bytes(path.read_bytes()[:-300])
         if "absurd" in kind:
             path.write_bytes(path.read_bytes().replace(b"sizes: 14 12 5", b"sizes: 14000 12000 50000"))
+    elif kind == "nifti header damaged":
+        nib.save(nib.Nifti1Image(chest().T, np.eye(4)), path)
+        data = bytearray(path.read_bytes())
+        data[70:72] = b"\x99\x99"  # the code of the number type
+        path.write_bytes(data)
+    elif kind == "nifti header of a pair":
+        nib.save(nib.Nifti1Pair(chest().T, np.eye(4)), folder / "bad.img")
+        (folder / "bad.hdr").rename(path)
+    elif kind.startswith("guard"):
+        path = folder / "bad.nii"
+        nib.save(nib.Nifti1Image(not_hu(kind).T, np.eye(4)), path)
+    elif kind == "dicom unreadable":
+        paths = write_slices(path, chest(), "JPEG 2000")
+        header = pydicom.dcmread(paths[0])
+        header.PixelData = pydicom.encaps.encapsulate([b"damaged " * 40])
+        header.save_as(paths[0])
+    elif kind == "dicom of two patients":
+        write_slices(path, chest()[:2])
+        write_dicom(path, chest()[2:], patient="p2")
+    elif kind == "dicom MR":
+        write_dicom(path, chest(), modality="MR")
+    elif kind == "dicom localizer":
+        write_dicom(path, chest()[:1], t0008_0008="ORIGINAL\\PRIMARY\\LOCALIZER")
+    elif kind == "dicom coronal":
+        write_dicom(path, chest(), direction=(1, 0, 0, 0, 0, -1))
+    elif kind == "dicom twice":
+        write_dicom(path, chest(), z=[0, 5, 5, 10, 15])
+    elif kind == "dicom without intercept":
+        write_slices(path, chest(), RescaleIntercept=0)
     elif kind == "dicom text":
         path = folder / "bad.dcm"
         path.write_text("hello")
@@ -139,60 +170,102 @@ def bad_file(kind: str, folder: Path) -> Path:
     return path
 
 
-BAD = {
-    "nothing": "no such file or folder",
-    "empty folder": "the folder is empty",
-    "folder of text": "no DICOM, JPG or PNG slices among its 1 files, such as notes.txt",
-    "folder of volumes": "such as one.nii.gz",
-    "empty file": "empty .0 bytes",
-    "other suffix": "not a kind of file that is read",
-    "gzip text": "not a NIfTI file, whatever its name says",
-    "nifti text": "not a NIfTI file, whatever its name says",
-    "gzip of text": "not a NIfTI file, whatever its name says",
-    "gzip truncated": "break off or are damaged",
-    "gzip header only": "break off or are damaged",
-    "gzip flipped": "break off or are damaged",
-    "nifti truncated": "truncated or damaged",
-    "nifti of absurd size": "claims 30000 x 30000 x 30000 voxels, more than any CT",
-    "gzip that cannot hold it": "claims 1500 x 1500 x 1500 voxels of 2 bytes, and only",
-    "nifti in 4-D": "4-D NIfTI",
-    "nifti in colour": "colour",
-    "nifti with NaN": "not numbers",
-    "nifti with a flat affine": "orientation is not usable",
-    "nifti in 12 bit": "intercept of -1024 were missing",
-    "mha truncated": "truncated",
-    "mha compressed truncated": "truncated",
-    "mha absurd": "more than any CT",
-    "mha negative": "cannot be read as MetaImage or NRRD|the header claims",
-    "mha text": "cannot be read as MetaImage or NRRD",
-    "mha colour": "3 values per voxel",
-    "mha 4-D": "4 dimensions",
-    "mha list": "spread over several files",
-    "mhd without its raw file": "should lie in bad.raw beside it, which is missing",
-    "nrrd truncated": "truncated",
-    "nrrd compressed truncated": "truncated",
-    "nrrd absurd": "more than any CT",
-    "dicom text": "none of 1 DICOM files holds a picture",
-    "dicom in colour": "which are colour",
-    "dicom without places": "do not say where they lie",
-    "picture colour": "a coloured picture",
-    "picture size": "14 x 5 pixels, and the first slice has 14 x 12",
-    "picture truncated": "not a whole JPG or PNG",
-    "picture text": "not a whole JPG or PNG",
-    "picture 16 bit": "mode I;16",
-    "picture both": "both JPG and PNG",
-    "picture blank": "every pixel is 0",
+def not_hu(kind: str) -> np.ndarray:
+    """Voxels (Z, Y, X) that are no HU of a chest CT, in the way that the kind says."""
+    parts = [-1000, -850, 40, -100]  # air, lung, soft tissue, fat
+    rng = np.random.default_rng(0)
+    hu = rng.choice(parts, (5, 40, 40), p=[0.5, 0.3, 0.12, 0.08]) + rng.normal(0, 20, (5, 40, 40))
+    made = {
+        "guard constant": hu * 0 + 7,
+        "guard padding": hu * 0 + np.where(hu > 0, -2048, -3024),
+        "guard 0 to 255": window(hu, -300, 1400),
+        "guard mask": hu * 0 + (hu > -500),
+        "guard 0 to 4095": (hu + 1024).clip(0, 4095),
+        "guard double intercept": hu - 1024,
+        "guard normalised": (hu - hu.mean()) / hu.std(),
+        "guard narrow window": hu.clip(-125, 225),
+        "guard air": hu.clip(-1060, -900),
+    }
+    return np.rint(made[kind]).astype(np.int16)
+
+
+def rows(heading: str) -> dict[str, str]:
+    """The first two cells of each row of the table under a heading of data/README.md."""
+    text = (Path(__file__).parents[1] / "data" / "README.md").read_text(encoding="utf-8")
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    cells = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return {row[0].strip(): row[1].strip() for row in cells[1:]}
+
+
+def says(message: str, sentence: str) -> bool:
+    """Whether a message is the sentence of a table, in which … stands for names and numbers."""
+    return re.fullmatch(".*".join(re.escape(part) for part in sentence.split("…")), message) is not None
+
+
+REFUSED = rows("What is refused")
+# Which bad inputs, as bad_file makes them, belong to each row.
+KINDS = {
+    "no such file": ["nothing"],
+    "an empty folder": ["empty folder"],
+    "a folder of other files": ["folder of text"],
+    "a folder of whole volumes": ["folder of volumes"],
+    "an empty file": ["empty file"],
+    "another kind of file": ["other suffix"],
+    "NIfTI by its name only": ["gzip text", "nifti text", "gzip of text"],
+    "a damaged or truncated `.nii.gz`": ["gzip truncated", "gzip header only", "gzip flipped"],
+    "a damaged NIfTI header": ["nifti header damaged"],
+    "the header of a NIfTI pair": ["nifti header of a pair"],
+    "a truncated volume": ["nifti truncated", "gzip that cannot hold it", "mha truncated", "nrrd truncated"],
+    "a header of absurd size": ["nifti of absurd size", "mha absurd", "nrrd absurd"],
+    "a header of negative size": ["mha negative"],
+    "a NIfTI series in time": ["nifti in 4-D"],
+    "a NIfTI in colour": ["nifti in colour"],
+    "NaN or infinite voxels": ["nifti with NaN"],
+    "axes that do not span a volume": ["nifti with a flat affine"],
+    "a damaged MetaImage or NRRD": ["mha compressed truncated", "mha text", "nrrd compressed truncated"],
+    "a MetaImage or NRRD in colour": ["mha colour"],
+    "a MetaImage or NRRD in time": ["mha 4-D"],
+    "a MetaImage or NRRD in several files": ["mha list"],
+    "a header without its data file": ["mhd without its raw file"],
+    "DICOM without a picture": ["dicom text"],
+    "a DICOM slice that cannot be decoded": ["dicom unreadable"],
+    "DICOM of several patients": ["dicom of two patients"],
+    "DICOM that is no CT": ["dicom MR", "dicom localizer", "dicom in colour"],
+    "DICOM without an axial series": ["dicom coronal"],
+    "DICOM without positions": ["dicom without places"],
+    "two pictures of one place": ["dicom twice"],
+    "pictures in colour": ["picture colour"],
+    "pictures of different sizes": ["picture size"],
+    "a damaged picture": ["picture truncated", "picture text"],
+    "pictures of 16 bit": ["picture 16 bit"],
+    "JPG and PNG together": ["picture both"],
+    "blank pictures": ["picture blank"],
+    "a missing intercept, 0 to 4095": ["nifti in 12 bit", "dicom without intercept", "guard 0 to 4095"],
+    "an intercept subtracted twice": ["guard double intercept"],
+    "8-bit grey, 0 to 255": ["guard 0 to 255"],
+    "a mask or label map": ["guard mask"],
+    "values normalised for a network": ["guard normalised"],
+    "a narrow window": ["guard narrow window"],
+    "nothing but air": ["guard air"],
+    "nothing but padding": ["guard padding"],
+    "one value everywhere": ["guard constant"],
 }
 
 
-@pytest.mark.parametrize("kind", BAD)
-def test_bad_input_ends_in_one_sentence(kind, tmp_path, capfd):
+def test_every_row_of_the_table_of_refusals_is_tested():
+    assert set(REFUSED) == set(KINDS)
+
+
+@pytest.mark.parametrize(("row", "kind"), [(row, kind) for row, kinds in KINDS.items() for kind in kinds])
+def test_bad_input_ends_in_the_sentence_of_its_row(row, kind, tmp_path, capfd):
     path = bad_file(kind, tmp_path)
-    with pytest.raises(ScanError, match=BAD[kind]) as caught:
+    with pytest.raises(ScanError) as caught:
         read_scan(path)
     message = str(caught.value)
-    assert "\n" not in message and message.endswith(".") and message.startswith(str(tmp_path))
-    assert Path(caught.value.subject).is_relative_to(path)
+    subject = Path(caught.value.subject)
+    assert subject.is_relative_to(path) and message.startswith(f"{subject}: ")
+    assert says(message.removeprefix(f"{subject}: "), REFUSED[row])
+    assert "\n" not in message and message.endswith(".")
     assert capfd.readouterr().err == ""
 
 
