@@ -11,7 +11,6 @@ import json
 import queue
 import random
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -198,10 +197,17 @@ def _child(seed: int, first: int, count: int, corpus_folder: Path) -> None:
             started = time.perf_counter()
             outcome = _outcome(folder / opened, number)
             seconds = time.perf_counter() - started
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            memory = _peak_kb()
             print(json.dumps([number, name, outcome, seconds, memory]), flush=True)
             if memory > MOST_MEMORY_KB:
                 return  # the peak of a process never falls again
+
+
+def _peak_kb() -> int:
+    """Peak memory of this process; 0 where the system does not tell it in this way."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def _stored_corpus(folder: Path) -> dict[str, Sample]:
@@ -212,12 +218,12 @@ def _stored_corpus(folder: Path) -> dict[str, Sample]:
     }
 
 
-def run(count: int, seed: int, first: int = 0) -> Findings:
-    """Read `count` damaged inputs from number `first` on."""
+def run(count: int, seed: int, first: int = 0, only: str = "") -> Findings:
+    """Read `count` damaged inputs from number `first` on, of the samples whose name holds `only`."""
     findings = Findings()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        samples = corpus(folder)
+        samples = {name: sample for name, sample in corpus(folder).items() if only in name}
         (folder / "opened.json").write_text(json.dumps({name: s.opened for name, s in samples.items()}))
         with tempfile.TemporaryFile("w+", errors="replace") as stderr:
             following = first
@@ -289,6 +295,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--only", default="", help="take samples whose name holds this, such as JPEG")
     parser.add_argument("--keep", type=Path, help="write the case `first` into this folder, and read nothing")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -297,13 +304,14 @@ def main() -> None:
         return
     if options.keep:
         with tempfile.TemporaryDirectory() as temporary:
-            name, files, opened = damaged(corpus(Path(temporary)), options.seed, options.first)
+            samples = {name: s for name, s in corpus(Path(temporary)).items() if options.only in name}
+            name, files, opened = damaged(samples, options.seed, options.first)
         options.keep.mkdir(parents=True, exist_ok=True)
         _write(files, options.keep)
         print(f"{name}: open {options.keep / opened}")
         return
     started = time.perf_counter()
-    findings = run(options.count, options.seed, options.first)
+    findings = run(options.count, options.seed, options.first, options.only)
     kinds = sorted({kind for _, kind in findings.outcomes})
     print(f"{'':36}" + "".join(f"{kind:>14}" for kind in kinds))
     for name in sorted({name for name, _ in findings.outcomes}):

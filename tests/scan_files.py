@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import itertools
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -252,3 +253,16 @@ def write_pictures(folder: Path, grey: np.ndarray, name="{}.jpg", mode="L") -> l
 
 def has_note(scan, words: str) -> bool:
     return any(words in note for note in scan.notes)
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the table under a heading of data/README.md, each a list of its cells."""
+    text = (Path(__file__).parents[1] / "data" / "README.md").read_text(encoding="utf-8")
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row.strip().strip("|").split(" | ")] for row in rows[1:]]
+
+
+def says(message: str, sentence: str) -> bool:
+    """Whether a message is the sentence of a table, in which … stands for names and numbers."""
+    return re.fullmatch(".*".join(re.escape(part) for part in sentence.split("…")), message) is not None

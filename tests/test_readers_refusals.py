@@ -1,6 +1,5 @@
 """What is refused: one sentence that says what to do, and no library's error."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from isal import igzip
 from PIL import Image
-from scan_files import SPACING, as_itk, chest, write_dicom, write_pictures, write_slices
+from scan_files import SPACING, as_itk, chest, says, table, write_dicom, write_pictures, write_slices
 
 from ggo_lab.errors import ChoiceError, GgoLabError, ScanError
 from ggo_lab.readers import read_scan, write_nifti
@@ -108,6 +107,8 @@ def bad_file(kind: str, folder: Path) -> Path:
         path.write_bytes(path.read_bytes()[:-300])
         if "absurd" in kind:
             path.write_bytes(path.read_bytes().replace(b"sizes: 14 12 5", b"sizes: 14000 12000 50000"))
+    elif kind == "gzip too short":
+        path.write_bytes(igzip.compress(igzip.decompress(good.read_bytes())[:-8]))
     elif kind == "nifti header damaged":
         nib.save(nib.Nifti1Image(chest().T, np.eye(4)), path)
         data = bytearray(path.read_bytes())
@@ -133,6 +134,8 @@ def bad_file(kind: str, folder: Path) -> Path:
         write_dicom(path, chest()[:1], t0008_0008="ORIGINAL\\PRIMARY\\LOCALIZER")
     elif kind == "dicom coronal":
         write_dicom(path, chest(), direction=(1, 0, 0, 0, 0, -1))
+    elif kind == "dicom unknown series":
+        write_dicom(path, chest())
     elif kind == "dicom twice":
         write_dicom(path, chest(), z=[0, 5, 5, 10, 15])
     elif kind == "dicom without intercept":
@@ -189,20 +192,7 @@ def not_hu(kind: str) -> np.ndarray:
     return np.rint(made[kind]).astype(np.int16)
 
 
-def rows(heading: str) -> dict[str, str]:
-    """The first two cells of each row of the table under a heading of data/README.md."""
-    text = (Path(__file__).parents[1] / "data" / "README.md").read_text(encoding="utf-8")
-    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
-    cells = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| ")]
-    return {row[0].strip(): row[1].strip() for row in cells[1:]}
-
-
-def says(message: str, sentence: str) -> bool:
-    """Whether a message is the sentence of a table, in which … stands for names and numbers."""
-    return re.fullmatch(".*".join(re.escape(part) for part in sentence.split("…")), message) is not None
-
-
-REFUSED = rows("What is refused")
+REFUSED = dict(table("What is refused"))
 # Which bad inputs, as bad_file makes them, belong to each row.
 KINDS = {
     "no such file": ["nothing"],
@@ -216,6 +206,7 @@ KINDS = {
     "a damaged NIfTI header": ["nifti header damaged"],
     "the header of a NIfTI pair": ["nifti header of a pair"],
     "a truncated volume": ["nifti truncated", "gzip that cannot hold it", "mha truncated", "nrrd truncated"],
+    "fewer voxels than the header claims": ["gzip too short"],
     "a header of absurd size": ["nifti of absurd size", "mha absurd", "nrrd absurd"],
     "a header of negative size": ["mha negative"],
     "a NIfTI series in time": ["nifti in 4-D"],
@@ -232,6 +223,7 @@ KINDS = {
     "DICOM of several patients": ["dicom of two patients"],
     "DICOM that is no CT": ["dicom MR", "dicom localizer", "dicom in colour"],
     "DICOM without an axial series": ["dicom coronal"],
+    "DICOM without the series that `series=` asks for": ["dicom unknown series"],
     "DICOM without positions": ["dicom without places"],
     "two pictures of one place": ["dicom twice"],
     "pictures in colour": ["picture colour"],
@@ -260,7 +252,7 @@ def test_every_row_of_the_table_of_refusals_is_tested():
 def test_bad_input_ends_in_the_sentence_of_its_row(row, kind, tmp_path, capfd):
     path = bad_file(kind, tmp_path)
     with pytest.raises(ScanError) as caught:
-        read_scan(path)
+        read_scan(path, series="bone" if kind == "dicom unknown series" else None)
     message = str(caught.value)
     subject = Path(caught.value.subject)
     assert subject.is_relative_to(path) and message.startswith(f"{subject}: ")
