@@ -12,7 +12,7 @@ from ggo_lab.grades import Grade
 # Scanners fill the corners outside their circular field of view with values no tissue can have (-2000, -2048,
 # -3024 are seen). Readers write all of them as PADDING_HU, so that they are never taken for air (-1000).
 PADDING_HU = -2048
-_PADDING_BELOW_HU = -1500  # between the lowest noisy air seen in real scans (-1255) and the highest padding (-2000)
+PADDING_BELOW_HU = -1500  # between the lowest noisy air seen in real scans (-1255) and the highest padding (-2000)
 
 
 class Window(NamedTuple):
@@ -125,7 +125,7 @@ class Scan:
     @property
     def padding(self) -> np.ndarray:
         """Bool (Z, Y, X): voxels outside the scanner's field of view, which hold no measurement."""
-        return self.hu < _PADDING_BELOW_HU
+        return self.hu < PADDING_BELOW_HU
 
     @property
     def voxel_ml(self) -> float:
@@ -171,16 +171,23 @@ def check_hu(hu: np.ndarray, name: str | Path) -> None:
     # Half a million voxels give each share to within 0.03 percentage points. An odd step does not fall into step with
     # the columns, whose number is even.
     sample = hu.reshape(-1)[:: max(1, hu.size // 500_000) | 1]
-    values = sample[sample >= _PADDING_BELOW_HU]
+    values = sample[sample >= PADDING_BELOW_HU]
     if values.size == 0:
-        values = hu[hu >= _PADDING_BELOW_HU]
-    cause = "every voxel is padding (below -1500)" if values.size == 0 else _why_not_hu(values, sample.size)
+        values = hu[hu >= PADDING_BELOW_HU]
+    nothing = (
+        f"every voxel is padding (below {PADDING_BELOW_HU} HU), so there is nothing to see; export the scan again."
+    )
+    cause = nothing if values.size == 0 else _why_not_hu(values, sample.size)
     if cause:
         raise ScanError(f"{name}: {cause}", name)
 
 
 def _why_not_hu(values: np.ndarray, sampled: int) -> str | None:
     """The likely reason why values (1-D, without padding, out of `sampled` voxels) are not HU, and what to do."""
+    if values.size == 0:
+        return (
+            f"every voxel is padding (below {PADDING_BELOW_HU} HU), so there is nothing to see; export the scan again."
+        )
     low, middle, high = (float(v) for v in np.percentile(values, (0.5, 50, 99.5)))
     found = f"values run from {values.min()} to {values.max()} (99% from {low:.0f} to {high:.0f})"
     not_known = "The file does not say how its values become HU, and a guess could be wrong"
@@ -194,15 +201,15 @@ def _why_not_hu(values: np.ndarray, sampled: int) -> str | None:
             f"{found}, with few different ones: a mask or label map, or values scaled to 0..1, not HU. Open a mask "
             "with read_labels; give the scan in HU."
         )
-    if values.min() >= -1 and values.max() <= 255:
-        return (
-            f"{found}: 8-bit grey, not HU (a window was applied, and what it cut off is lost). Give the scan in HU, or "
-            "its slices as a folder of PNG files, which read_scan marks as an estimate."
-        )
     if high - low < 50:
         return (
             f"{found}: too narrow for CT, as if normalised for a network. Give the scan in HU, where air is -1000 and "
             "water 0."
+        )
+    if values.min() >= -1 and values.max() <= 255:
+        return (
+            f"{found}: 8-bit grey, not HU (a window was applied, and what it cut off is lost). Give the scan in HU, or "
+            "its slices as a folder of PNG files, which read_scan marks as an estimate."
         )
     if dense > _MOST_DENSE or (dark < _LEAST_SHARE and low > -100 and high > 400):
         return (

@@ -1,5 +1,7 @@
 """Files to scans, whoever wrote them: read_scan, read_labels, write_nifti."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,14 +9,17 @@ import numpy as np
 
 from ggo_lab.errors import ChoiceError, ScanError
 from ggo_lab.readers.dicom import is_dicom, read_dicom
-from ggo_lab.readers.itk import METAIMAGE_NRRD_SUFFIXES, read_metaimage_nrrd
+from ggo_lab.readers.metaimage import METAIMAGE_SUFFIXES, read_metaimage
 from ggo_lab.readers.nifti import NIFTI_SUFFIXES, read_nifti, write_nifti
+from ggo_lab.readers.nrrd import NRRD_SUFFIXES, read_nrrd
 from ggo_lab.readers.pictures import PICTURE_SUFFIXES, read_pictures
 from ggo_lab.readers.stored import Stored, to_labels, to_scan
+from ggo_lab.readers.voxels import Take, hu_from, labels_from
 from ggo_lab.scan import Scan, Window
 
 __all__ = ["read_labels", "read_scan", "write_nifti"]
 
+_VOLUMES = {NIFTI_SUFFIXES: read_nifti, METAIMAGE_SUFFIXES: read_metaimage, NRRD_SUFFIXES: read_nrrd}
 _READABLE = (
     "NIfTI (.nii, .nii.gz), MetaImage (.mha, .mhd), NRRD (.nrrd, .nhdr), DICOM (.dcm, or a folder of them), "
     "or a folder of .jpg or .png slices"
@@ -46,11 +51,8 @@ def read_scan(
         ScanError: what cannot be read, or is not HU, with the likely cause and what to do. Its subject is the path.
     """
     path = _existing(path)
-    try:
-        stored = _open(path, series, grey_window, first_slice)
-        return to_scan(stored, path, spacing)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with _told_in_one_sentence(path):
+        return to_scan(_open(path, series, grey_window, first_slice), path, spacing)
 
 
 def read_labels(path: str | Path) -> np.ndarray:
@@ -62,14 +64,9 @@ def read_labels(path: str | Path) -> np.ndarray:
         ScanError: a file that cannot be read, or one with fractions in it. Its subject is the path.
     """
     path = _existing(path)
-    name = path.name.lower()
-    try:
-        if name.endswith(NIFTI_SUFFIXES):
-            return to_labels(read_nifti(path), path)
-        if name.endswith(METAIMAGE_NRRD_SUFFIXES):
-            return to_labels(read_metaimage_nrrd(path), path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with _told_in_one_sentence(path):
+        if stored := _open_volume(path, labels_from):
+            return to_labels(stored, path)
     raise ScanError(f"{path}: labels are read from NIfTI, MetaImage or NRRD files only; convert it to .nii.gz.", path)
 
 
@@ -91,16 +88,20 @@ def _open(path: Path, series: str | None, grey_window: str | Window | tuple[floa
         stored = read_dicom(dicom, path, series)
     elif pictures:
         stored = read_pictures(pictures, path, grey_window, first_slice)
-    elif name.endswith(NIFTI_SUFFIXES):
-        stored = read_nifti(path)
-    elif name.endswith(METAIMAGE_NRRD_SUFFIXES):
-        stored = read_metaimage_nrrd(path)
-    else:
+    elif not (stored := _open_volume(path, hu_from)):
         raise ScanError(f"{path}: not a kind of file that is read as a scan; give {_READABLE}.", path)
     if others:
         kind = "DICOM" if dicom else "JPG or PNG"
         stored = replace(stored, notes=(*stored.notes, f"{others} files that are not {kind} were left out."))
     return stored
+
+
+def _open_volume(path: Path, take: Take) -> Stored | None:
+    """Read a file that holds a whole volume; None where its name is not that of one."""
+    for suffixes, read in _VOLUMES.items():
+        if path.name.lower().endswith(suffixes):
+            return read(path, take)
+    return None
 
 
 def _look_into(folder: Path) -> tuple[list[Path], list[Path], int]:
@@ -109,7 +110,7 @@ def _look_into(folder: Path) -> tuple[list[Path], list[Path], int]:
     if not files:
         raise ScanError(f"{folder}: the folder is empty; give {_READABLE}.", folder)
     pictures = [p for p in files if p.parent == folder and p.name.lower().endswith(PICTURE_SUFFIXES)]
-    volumes = [p for p in files if p.name.lower().endswith((*NIFTI_SUFFIXES, *METAIMAGE_NRRD_SUFFIXES))]
+    volumes = [p for p in files if p.name.lower().endswith((*NIFTI_SUFFIXES, *METAIMAGE_SUFFIXES, *NRRD_SUFFIXES))]
     not_dicom = {*pictures, *volumes}
     dicom = [p for p in files if p not in not_dicom and is_dicom(p)]
     if dicom:
@@ -138,6 +139,19 @@ def _existing(path: str | Path) -> Path:
     except OSError as error:
         raise _unreadable(path, error) from error
     return path
+
+
+@contextmanager
+def _told_in_one_sentence(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while reading into a ScanError."""
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except MemoryError as error:
+        raise ScanError(
+            f"{path}: does not fit into this machine's memory; close other programs, or crop the scan.", path
+        ) from error
 
 
 def _unreadable(path: Path, error: OSError) -> ScanError:

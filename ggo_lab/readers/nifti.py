@@ -3,17 +3,17 @@
 import logging
 import os
 import tempfile
-import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip
 from nibabel import Nifti1Header, Nifti1Image, Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
 from ggo_lab.errors import ChoiceError, ScanError
 from ggo_lab.readers.stored import Stored, check_size
+from ggo_lab.readers.voxels import PACKED_ERRORS, Layout, Take, unpacked
 from ggo_lab.scan import Scan
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -28,24 +28,24 @@ _NOT_HU_MARK = b"ggo_lab: estimated, not HU"
 _SILENT = logging.Logger("nifti header", level=logging.CRITICAL + 1)
 
 
-def read_nifti(path: Path) -> Stored:
-    """Read a .nii or .nii.gz file, either byte order, NIfTI-1 or -2."""
+def read_nifti(path: Path, take: Take) -> Stored:
+    """Read a .nii or .nii.gz file, either byte order, NIfTI-1 or -2; `take` makes HU or labels of its voxels."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"  # what it is, not what it is called
         file.seek(0)
         if not packed:
-            return _read_stream(file, path, packed)
+            return _read_stream(file, path, packed, take)
         try:
-            with igzip.open(file, "rb") as stream:
-                return _read_stream(stream, path, packed)
-        except (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error) as error:
+            with unpacked(file) as stream:
+                return _read_stream(stream, path, packed, take)
+        except PACKED_ERRORS as error:
             raise ScanError(
                 f"{path}: the compressed data break off or are damaged ({error}); copy or download the file again.",
                 path,
             ) from error
 
 
-def _read_stream(stream: BinaryIO, path: Path, packed: bool) -> Stored:
+def _read_stream(stream: BinaryIO, path: Path, packed: bool, take: Take) -> Stored:
     header = _read_header(stream, path)
     shape = header.get_data_shape()
     while len(shape) > 3 and shape[-1] == 1:
@@ -60,24 +60,24 @@ def _read_stream(stream: BinaryIO, path: Path, packed: bool) -> Stored:
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise ScanError(f"{path}: a colour or complex NIfTI ({dtype}), not a CT; give the CT itself.", path)
-    offset = int(header.get_data_offset())
+    offset = float(header["vox_offset"]) or header.single_vox_offset  # 0 stands for right behind the header
+    if not offset < 2**62:  # endless, or not a number; nibabel refuses what is too low
+        raise ScanError(f"{path}: the NIfTI header is damaged (voxels begin at {offset}); copy the file again.", path)
+    offset = int(offset)
     stored_bytes = path.stat().st_size - (0 if packed else offset)
     check_size(shape, dtype.itemsize, stored_bytes, packed, path)
-
-    values = np.empty(shape[::-1], dtype)  # the first axis of NIfTI is the fastest
-    stream.seek(offset)
-    _fill(stream, values, path)
-    if packed:
-        stream.read(1)  # reaching the end makes the stream compare its checksum
+    slope, intercept = header.get_slope_inter()
+    slope, intercept = (1.0, 0.0) if slope is None else (float(slope), float(intercept))
 
     steps, notes = _steps(header, path)
-    slope, intercept = header.get_slope_inter()
-    if slope is None:
-        slope, intercept = 1.0, 0.0
+    stream.seek(offset)
+    values = take(stream, Layout(shape[::-1], dtype, slope, intercept), path)  # the first axis of NIfTI is the fastest
+    if stream.read(1):  # reaching the end makes a packed stream compare its checksum, too
+        notes.append("More data follow than the header claims; check the size of the scan.")
     is_hu = bytes(header["descrip"]).rstrip(b"\0") != _NOT_HU_MARK
     if not is_hu:
         notes.append("The file was written from 8-bit pictures: its HU are an estimate.")
-    return Stored(values, steps, float(slope), float(intercept), is_hu, tuple(notes))
+    return Stored(values, steps, is_hu, tuple(notes))
 
 
 def _read_header(stream: BinaryIO, path: Path) -> Nifti1Header:
@@ -120,20 +120,6 @@ def _steps(header: Nifti1Header, path: Path) -> tuple[np.ndarray, list[str]]:
     if unit != "mm":
         notes.append(f"The header counts in {unit}; the spacing was converted to mm.")
     return _RAS_TO_LPS @ affine[:3, :3] * scale, notes
-
-
-def _fill(stream: BinaryIO, values: np.ndarray, path: Path) -> None:
-    """Read into the array until it is full; ScanError where the stream ends before."""
-    waiting = memoryview(values).cast("B")
-    while waiting:
-        read = stream.readinto(waiting)
-        if not read:
-            raise ScanError(
-                f"{path}: the file breaks off, {len(waiting)} of {values.nbytes} bytes of voxels are missing; copy or "
-                "download it again.",
-                path,
-            )
-        waiting = waiting[read:]
 
 
 def write_nifti(

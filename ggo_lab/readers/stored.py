@@ -8,37 +8,31 @@ from nibabel.affines import obliquity, voxel_sizes
 from nibabel.orientations import apply_orientation, io_orientation
 
 from ggo_lab.errors import ScanError
-from ggo_lab.scan import PADDING_HU, Scan, check_hu
+from ggo_lab.readers.voxels import without_warnings
+from ggo_lab.scan import PADDING_BELOW_HU, PADDING_HU, Scan, check_hu
 
 _MOST_VOXELS = 4_000_000_000  # 8 GB as int16, twenty times the largest chest CT
 _DEFLATE_LIMIT = 1032  # zlib shrinks nothing further than 1032 : 1 (zlib's technical details, zlib.net)
 _TILT_WORTH_A_NOTE = 1.0  # degrees; less is rounding
 _LIKELY_SPACING = (0.1, 25.0)  # mm
-_PLANES_AT_ONCE = 8  # keeps the float64 copy of what is being converted small
 
 _SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm", ".dicom", ".ima", ".jpg", ".jpeg", ".png")
-
-# Damaged numbers are looked for after each calculation; numpy need not warn of them as well.
-_without_warnings = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Voxels as a file stores them, before they become HU on canonical axes.
+    """HU or labels in the order of a file, before they lie on canonical axes.
 
     Attributes:
-        values: (K, J, I), any number type; the file's fastest axis last.
+        values: (K, J, I), int16 HU or integer labels; the file's fastest axis last.
         steps: (3, 3); columns 0, 1, 2 are the ways in mm, towards the patient's left, back and head, of one voxel
             along I, J, K.
-        slope, intercept: value * slope + intercept is HU, or the label.
         is_hu: False for grey, whose HU are an estimate.
         notes: what the reader assumed, chose or repaired, one sentence each.
     """
 
     values: np.ndarray
     steps: np.ndarray
-    slope: float = 1.0
-    intercept: float = 0.0
     is_hu: bool = True
     notes: tuple[str, ...] = ()
 
@@ -70,32 +64,10 @@ def check_size(shape: tuple[int, ...], bytes_per_voxel: int, stored_bytes: int, 
         )
 
 
-@_without_warnings
-def as_hu(values: np.ndarray, path: Path, slope: float = 1.0, intercept: float = 0.0) -> np.ndarray:
-    """Round values * slope + intercept to contiguous int16 HU; beyond its range (metal, padding) they are clamped."""
-    if values.dtype == np.int16 and slope == 1 and intercept == 0:
-        return np.require(values, requirements=["C", "W"])
-    hu = np.empty(values.shape, np.int16)
-    for first in range(0, len(values), _PLANES_AT_ONCE):
-        planes = slice(first, first + _PLANES_AT_ONCE)
-        block = values[planes].astype(np.float64)
-        block *= slope
-        block += intercept
-        if not np.isfinite(block).all():
-            raise ScanError(
-                f"{path}: some voxels are not numbers (NaN or infinite); if they lie outside the scanner's view, "
-                "replace them by -2048, the mark of padding; else convert the scan again.",
-                path,
-            )
-        np.rint(block, out=block)
-        hu[planes] = np.clip(block, -32768, 32767, out=block)
-    return hu
-
-
 def to_scan(stored: Stored, path: Path, spacing: tuple[float, float, float] | None) -> Scan:
     """Make the Scan of what was stored: int16 HU on canonical axes, guarded, padding unified."""
     values, stored_spacing, tilt = _on_canonical_axes(stored, path)
-    hu = as_hu(values, path, stored.slope, stored.intercept)
+    hu = np.require(values, requirements=["C", "W"])
     notes = list(stored.notes)
     if tilt > _TILT_WORTH_A_NOTE:
         notes.append(
@@ -110,26 +82,14 @@ def to_scan(stored: Stored, path: Path, spacing: tuple[float, float, float] | No
     scan = Scan(hu, used_spacing, scan_name(path), stored.is_hu, None, tuple(notes), path)
     if scan.is_hu:
         check_hu(scan.hu, path)
-        scan.hu[scan.padding] = PADDING_HU
+        for plane in scan.hu:  # a mask of the whole scan would take half its memory
+            plane[plane < PADDING_BELOW_HU] = PADDING_HU
     return scan
 
 
-@_without_warnings
 def to_labels(stored: Stored, path: Path) -> np.ndarray:
     """Make the integer labels (Z, Y, X) of what was stored, on canonical axes."""
-    values, _, _ = _on_canonical_axes(stored, path)
-    if values.dtype.kind in "iu" and stored.slope == 1 and stored.intercept == 0:
-        return np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
-    scaled = values * np.float64(stored.slope) + stored.intercept
-    whole = np.rint(scaled)
-    # The negation catches NaN as well. Fractions are tolerated as far as float32 scaling makes them.
-    if not np.all(np.abs(scaled - whole) < 1e-3) or np.abs(whole).max() > np.iinfo(np.int32).max:
-        raise ScanError(
-            f"{path}: a label map needs whole numbers, and this has fractions, NaN or huge values; open a CT with "
-            "read_scan, and threshold probabilities before saving them as labels.",
-            path,
-        )
-    return whole.astype(np.int32)
+    return np.require(_on_canonical_axes(stored, path)[0], requirements=["C", "W"])
 
 
 def scan_name(path: Path) -> str:
@@ -141,14 +101,9 @@ def scan_name(path: Path) -> str:
     return name
 
 
-@_without_warnings
+@without_warnings
 def _on_canonical_axes(stored: Stored, path: Path) -> tuple[np.ndarray, tuple[float, float, float], float]:
     """The values as a view (Z, Y, X) on the patient's nearest axes, its spacing in mm and its tilt in degrees."""
-    if stored.values.dtype.kind not in "biuf":
-        raise ScanError(
-            f"{path}: its voxels are {stored.values.dtype}, colours or complex numbers, not HU; give the CT itself.",
-            path,
-        )
     affine = np.eye(4)
     affine[:3, :3] = stored.steps
     sizes = voxel_sizes(affine)

@@ -1,0 +1,127 @@
+"""What MetaImage and NRRD share: a header of text lines that tells where the voxels lie and how they are packed."""
+
+import io
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ggo_lab.errors import ScanError
+from ggo_lab.readers.stored import Stored, check_size
+from ggo_lab.readers.voxels import PACKED_ERRORS, Layout, Take, unpacked
+
+_LONGEST_HEADER = 1 << 16  # bytes; enough for any written by a program
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header says of the voxels.
+
+    Attributes:
+        size: (I, J, K), or (I, J) of one slice.
+        dtype: with its byte order.
+        encoding: "raw", "packed" (zlib, gzip or bzip2, told apart by their first bytes) or "text".
+        data: the file that holds them.
+        offset: bytes before them in that file; -1 where they end with the file.
+        lines, skipped: lines before them from there on, and bytes of what was unpacked.
+    """
+
+    size: tuple[int, ...]
+    dtype: np.dtype
+    encoding: str
+    data: Path
+    offset: int
+    lines: int = 0
+    skipped: int = 0
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, int]]:
+    """The stripped lines of a header, each with the number of bytes up to its end; stops where no header goes on."""
+    length = 0
+    with path.open("rb") as file:
+        while length < _LONGEST_HEADER and (line := file.readline(_LONGEST_HEADER)):
+            length += len(line)
+            yield line.decode("latin-1").strip(), length
+
+
+def file_beside(path: Path, name: str) -> Path:
+    """The file with the voxels that a header names."""
+    if name.upper().startswith("LIST") or "%" in name:
+        raise ScanError(
+            f"{path}: its voxels are spread over several files, which is not read; convert it to one .mha or .nii.gz.",
+            path,
+        )
+    if not name.isprintable() or len(name) > 255:  # a damaged header; the longest name that file systems have
+        raise ValueError("not the name of a file")
+    data = path.parent / name
+    if not data.is_file():
+        raise ScanError(f"{path}: its voxels should lie in {name} beside it, which is missing; copy both files.", path)
+    return data
+
+
+def size_in_3d(size: list[int], path: Path) -> tuple[int, ...]:
+    """The size without further dimensions of 1; ScanError for more than 3 dimensions."""
+    while len(size) > 3 and size[-1] == 1:
+        size = size[:-1]
+    if len(size) > 3:
+        raise ScanError(
+            f"{path}: {len(size)} dimensions ({' x '.join(map(str, size))}), and a scan has 3; save the one volume you "
+            "mean to its own file.",
+            path,
+        )
+    if len(size) < 2:
+        raise ValueError("fewer than 2 dimensions")
+    return tuple(size)
+
+
+def read_voxels(header: Header, steps: np.ndarray, notes: list[str], path: Path, take: Take) -> Stored:
+    """Read what the header promises, after a look at whether the file can hold it."""
+    shape = (*header.size, *(1,) * (3 - len(header.size)))[::-1]
+    there = header.data.stat().st_size
+    # A number as text takes 2 bytes at least, itself and a space.
+    bytes_per_voxel = 1 if header.encoding == "text" else header.dtype.itemsize
+    check_size(shape[::-1], bytes_per_voxel, there - max(header.offset, 0), header.encoding == "packed", path)
+    layout = Layout(shape, header.dtype)
+    with header.data.open("rb") as file, refuse_damaged(path):
+        file.seek(header.offset if header.offset >= 0 else there - math.prod(shape) * header.dtype.itemsize)
+        for _ in range(header.lines):
+            file.readline(_LONGEST_HEADER)
+        if header.encoding == "text":
+            file = io.BytesIO(np.array(file.read().split(), header.dtype).tobytes())
+        if header.encoding != "packed":
+            _skip(file, header.skipped)
+            return Stored(take(file, layout, path), steps, notes=tuple(notes))
+        with unpacked(file) as stream:
+            _skip(stream, header.skipped)
+            values = take(stream, layout, path)
+            # Reading on to the end compares the checksum; what lies behind is not the voxels that the header tells of.
+            if stream.read(1):
+                raise ValueError("more is packed than the header claims")
+    return Stored(values, steps, notes=tuple(notes))
+
+
+def _skip(stream: BinaryIO, count: int) -> None:
+    if count < 0:
+        raise ValueError("a negative number of bytes to skip")
+    while count:
+        skipped = len(stream.read(min(count, _LONGEST_HEADER)))
+        if not skipped:
+            raise EOFError("less is there than is to be skipped")
+        count -= skipped
+
+
+@contextmanager
+def refuse_damaged(path: Path) -> Iterator[None]:
+    """Turn what parsing and unpacking raise on damaged files into a ScanError."""
+    try:
+        yield
+    except (*PACKED_ERRORS, ValueError, KeyError, OverflowError) as error:
+        raise ScanError(
+            f"{path}: cannot be read as MetaImage or NRRD; the file is truncated, damaged or of another kind: copy, "
+            "download or convert it again.",
+            path,
+        ) from error
