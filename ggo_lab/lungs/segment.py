@@ -1,0 +1,185 @@
+"""Find the lungs by their air, without any download, and give back to them what disease has filled."""
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+
+from ggo_lab.errors import ScanError
+from ggo_lab.lungs.airways import find_airways
+from ggo_lab.lungs.coarse import Coarse
+from ggo_lab.lungs.sides import LEFT, RIGHT, sides_of
+from ggo_lab.scan import Scan
+
+# Half-way between lung (-850) and soft tissue (40): where a voxel at the pleura holds as much of either.
+_AIR_BELOW_HU = -400
+# Air in the room, the stomach or the bowel is -1000; even lung full of emphysema has a median above this (-944 in one
+# real scan), for it still holds vessels and walls.
+_PURE_AIR_BELOW_HU = -965
+_BODY_MM = 5.0  # half the thickness of the thinnest tissue that counts as body: couch and clothes are thinner
+_ENCLOSED_SHARE = 0.7  # of a lung that has body in front of it and behind it
+_LEAST_SHARE = 0.1  # a lung has at least this share of the larger one's volume
+_CLOSE_MM = 10.0  # vessels and lesions narrower than twice this are taken back into the lungs
+_NEARBY_MM = 6.0  # sd of the weights with which the lung's attenuation at its outline is averaged
+_TISSUE_HU = 0  # chest wall, between fat (-100) and muscle (50)
+_POCKET_MM = 25.0  # consolidation under the chest wall reaches no farther from lung that is found
+_BESIDE_MM = 8.0  # how far from straight below such consolidation the lung must go on
+_BONE_ABOVE_HU = 150  # averaged over a block
+_DIRECTIONS = 120  # in a slice, in which the chest wall is looked for
+
+
+def segment_lungs(scan: Scan) -> np.ndarray:
+    """Find both lungs, lesions and vessels included, trachea and main bronchi excluded.
+
+    Air is thresholded and what is no lung is taken away: the room, the gut and the airways. Then each lung gets back
+    what the threshold missed: vessels and lesions are closed (after Hu, Hoffman & Reinhardt 2001, IEEE TMI 20:490),
+    and consolidation under the chest wall, which no closing reaches, is filled up to the lung's convex hull, for
+    towards the ribs a lung is convex.
+
+    Returns: bool (Z, Y, X).
+    Raises:
+        ScanError: nothing looks like a lung.
+    """
+    coarse = Coarse.of(scan)
+    air, airways = _aerated(coarse)
+    if not air.any():
+        raise ScanError(
+            f"{scan.name}: no lung was found (no large region with HU between {_PURE_AIR_BELOW_HU} and "
+            f"{_AIR_BELOW_HU}). Look at it with SliceViewer: is it a chest CT, and are its values HU?",
+            scan.source,
+        )
+    sides = sides_of(air, coarse)
+    filled = np.zeros(air.shape, bool)
+    for side in (RIGHT, LEFT):
+        if (sides == side).any():
+            filled |= _fill(sides == side, coarse, _centre(sides))
+    filled &= air | ~ndimage.binary_dilation(airways)  # the airways' walls are no lung
+    return _draw(scan, coarse, air, filled, airways)
+
+
+def _aerated(coarse: Coarse) -> tuple[np.ndarray, np.ndarray]:
+    """Find what holds air in the lungs, and the airways; bool (z, y, x) each."""
+    air = coarse.hu < _AIR_BELOW_HU
+    enclosed = _between_front_and_back(~air & ~coarse.outside, coarse.spacing)
+    airways = find_airways(air & enclosed, enclosed, coarse.spacing)
+    labels, count = ndimage.label(air & ~airways)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    medians = ndimage.median(coarse.hu, labels, np.arange(count + 1))
+    share = np.bincount(labels.ravel(), enclosed.ravel(), minlength=count + 1) / np.maximum(sizes, 1)
+    is_lung = (medians > _PURE_AIR_BELOW_HU) & (share > _ENCLOSED_SHARE)
+    is_lung[0] = False
+    if is_lung.any():
+        is_lung &= sizes >= _LEAST_SHARE * sizes[is_lung].max()
+    return is_lung[labels], airways
+
+
+def _between_front_and_back(tissue: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Mark the voxels with body both in front of them and behind them.
+
+    Room air and couch fail this, and a lung that the volume's side cuts off passes, where clearing whatever touches
+    the border would lose it.
+    """
+    # Deep inside thick tissue: couch and clothes are too thin for that, and the body is the largest piece of it.
+    body = _erode(np.pad(tissue, 1, mode="edge"), _BODY_MM, spacing)[1:-1, 1:-1, 1:-1]
+    labels, count = ndimage.label(body)
+    if count > 1:
+        body = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    in_front = np.maximum.accumulate(body, axis=1)
+    behind = np.maximum.accumulate(body[:, ::-1], axis=1)[:, ::-1]
+    return in_front & behind
+
+
+def _erode(mask: np.ndarray, by_mm: float, spacing: tuple[float, float, float]) -> np.ndarray:
+    return ndimage.distance_transform_edt(mask, spacing) > by_mm
+
+
+def _dilate(mask: np.ndarray, by_mm: float, spacing: tuple[float, float, float]) -> np.ndarray:
+    return ndimage.distance_transform_edt(~mask, spacing) <= by_mm
+
+
+def _centre(sides: np.ndarray) -> tuple[float, float]:
+    """Row and column of the chest's middle: half-way between two lungs, or the inner edge of one."""
+    columns = {side: np.flatnonzero((sides == side).any(axis=(0, 1))) for side in (RIGHT, LEFT)}
+    rows = np.flatnonzero((sides > 0).any(axis=(0, 2)))
+    inner = [columns[RIGHT][-1:], columns[LEFT][:1]]
+    return (rows[0] + rows[-1]) / 2, float(np.mean(np.concatenate(inner)))
+
+
+def _fill(lung: np.ndarray, coarse: Coarse, centre: tuple[float, float]) -> np.ndarray:
+    """Give one lung what is too dense for the threshold: vessels, lesions, consolidation under the chest wall."""
+    closed = _close(lung, coarse.spacing)
+    hidden = _outward(closed, coarse.spacing, centre) & ~closed & (coarse.hu < _BONE_ABOVE_HU)
+    hidden &= _dilate(closed, _POCKET_MM, coarse.spacing)
+    # No consolidation is believed where the lung does not go on below it, or nearly: there is the liver.
+    hidden &= np.maximum.accumulate(_dilate(closed, _BESIDE_MM, (1e3, *coarse.spacing[1:])), axis=0)
+    hidden = _inside_hull(closed, np.argwhere(hidden))
+    # The chest wall dents every lung a little between the ribs: only gaps two blocks thick are consolidation.
+    pockets = ndimage.binary_opening(hidden, np.ones((1, 2, 2)))
+    return _close(closed | pockets, coarse.spacing) if pockets.any() else closed
+
+
+def _close(lung: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Close gaps narrower than 2 x _CLOSE_MM, then holes within each slice."""
+    box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in ndimage.find_objects(lung.astype(np.uint8))[0])
+    margin = [int(np.ceil(_CLOSE_MM / step)) + 1 for step in spacing]
+    padded = np.pad(lung[box], [(m, m) for m in margin], mode="edge")  # a lung cut by the volume goes on behind it
+    closed = _erode(_dilate(padded, _CLOSE_MM, spacing), _CLOSE_MM, spacing)
+    out = lung.copy()
+    out[box] |= closed[tuple(slice(m, n - m) for m, n in zip(margin, closed.shape, strict=True))]
+    for z in range(len(out)):
+        out[z] = ndimage.binary_fill_holes(out[z])
+    return out
+
+
+def _outward(lung: np.ndarray, spacing: tuple[float, float, float], centre: tuple[float, float]) -> np.ndarray:
+    """Mark what lies behind the lung as seen from the chest's middle, slice by slice: nothing but the chest wall."""
+    y = (np.arange(lung.shape[1])[:, None] - centre[0]) * spacing[1]
+    x = (np.arange(lung.shape[2])[None, :] - centre[1]) * spacing[2]
+    radius = np.hypot(y, x)
+    direction = ((np.arctan2(y, x) / (2 * np.pi) % 1) * _DIRECTIONS).astype(int) % _DIRECTIONS
+    outward = np.zeros_like(lung)
+    for z in np.flatnonzero(lung.any(axis=(1, 2))):
+        reach = np.zeros(_DIRECTIONS)
+        np.maximum.at(reach, direction[lung[z]], radius[lung[z]])
+        reach[reach == 0] = np.inf  # where no lung is seen, nothing lies behind it
+        outward[z] = radius > reach[direction]
+    return outward
+
+
+def _inside_hull(lung: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Mark those candidate voxels (N, 3) that lie in the convex hull of the lung."""
+    surface = np.argwhere(lung & ~ndimage.binary_erosion(lung))
+    corners = np.concatenate([surface - 0.5, surface + 0.5])  # of voxels, so that a single slice has a hull too
+    inside = np.ones(len(candidates), bool)
+    for *normal, offset in ConvexHull(corners).equations:
+        inside[inside] = candidates[inside] @ np.array(normal) + offset <= 0
+    marked = np.zeros_like(lung)
+    marked[tuple(candidates[inside].T)] = True
+    return marked
+
+
+def _draw(scan: Scan, coarse: Coarse, air: np.ndarray, filled: np.ndarray, airways: np.ndarray) -> np.ndarray:
+    """Draw the outline on the full grid: by attenuation where lung with air ends, else where the filling ends."""
+    near = ndimage.binary_dilation(air)
+    # Where filling lies as a thin layer on lung with air, attenuation knows better where the lung ends.
+    solid = filled & (
+        ndimage.binary_erosion(filled, border_value=1) | ~ndimage.binary_dilation(air, np.ones((3, 3, 3)))
+    )
+    threshold = _halfway(coarse, air)
+    lungs = coarse.enlarge(near) & ~scan.padding
+    for z, plane in enumerate(lungs):
+        plane &= scan.hu[z] < coarse.spread(threshold, z)
+    lungs |= coarse.enlarge(solid)
+    lungs &= ~coarse.enlarge(airways)
+    return lungs
+
+
+def _halfway(coarse: Coarse, air: np.ndarray) -> np.ndarray:
+    """Attenuation half-way between the lung nearby and soft tissue, HU: where a voxel holds as much of either."""
+    core = ndimage.binary_erosion(air, border_value=1)
+    weight = core.astype(np.float32)
+    sigma = [_NEARBY_MM / step for step in coarse.spacing]
+    held = ndimage.gaussian_filter(weight, sigma, mode="nearest")
+    lung = ndimage.gaussian_filter(np.where(core, coarse.hu, 0), sigma, mode="nearest")
+    usual = coarse.hu[core].mean() if core.any() else 2 * _AIR_BELOW_HU
+    mean = np.where(held > 0.01, lung / np.maximum(held, 0.01), usual)
+    return (mean + _TISSUE_HU) / 2
