@@ -13,9 +13,19 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import ggo_lab as gl
-from ggo_lab import training
 from ggo_lab.backbones import Backbone, RandomWeightsWarning
-from ggo_lab.training import PLAIN, Speed, TrainConfig, fit, load_model, save_model, score, train_epoch
+from ggo_lab.training import (
+    PLAIN,
+    Speed,
+    TrainConfig,
+    fit,
+    load_model,
+    save_model,
+    score,
+    speed,
+    train_epoch,
+    training_batches,
+)
 
 SIZE = 32
 
@@ -127,7 +137,7 @@ def script(monkeypatch, scores, model):
             raise result
         return result
 
-    monkeypatch.setattr(training, "score", scripted)
+    monkeypatch.setattr("ggo_lab.training.loop.score", scripted)
     return states
 
 
@@ -215,7 +225,7 @@ def draws(seed=0):
 @pytest.mark.parametrize(("n", "sizes"), [(16, [8, 8]), (18, [8, 8, 2]), (17, [8, 9]), (9, [9]), (5, [5])])
 def test_batches_hold_every_image_once_and_none_stands_alone(n, sizes):
     images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, 4, 4)
-    batches = list(training.training_batches(images, torch.arange(n), config(), draws()))
+    batches = list(training_batches(images, torch.arange(n), config(), draws()))
     assert [len(targets) for _, targets in batches] == sizes
     order = torch.cat([targets for _, targets in batches])
     assert sorted(order.tolist()) == list(range(n)) and order.tolist() != list(range(n))
@@ -227,7 +237,7 @@ def test_half_of_the_images_are_mirrored_left_to_right():
     rows = torch.arange(200)
 
     def mirrored(settings, generator):
-        ((batch, order),) = training.training_batches(images, rows, config(batch_size=200, **settings), generator)
+        ((batch, order),) = training_batches(images, rows, config(batch_size=200, **settings), generator)
         kept = (batch == images[order]).flatten(1).all(1)
         assert torch.equal(kept | (batch == images[order].flip(-1)).flatten(1).all(1), torch.ones(200, dtype=bool))
         return order[~kept].sort().values
@@ -275,7 +285,7 @@ def test_the_global_random_state_is_left_as_it_was():
 def test_probing_does_not_touch_the_model_and_times_every_setting():
     model = tiny(dropout=0.5).train()
     before, images, targets = copied(model), *tensors(TRAIN)
-    seconds = training._probe(model, images[:8], targets[:8], config())
+    seconds = speed._probe(model, images[:8], targets[:8], config())
     assert len(seconds) == 4 and all(0 < s < 5 for s in seconds.values())
     assert same(model.state_dict(), before) and all(p.grad is None for p in model.parameters())
 
@@ -288,7 +298,7 @@ def test_the_fastest_setting_is_taken_and_remembered(monkeypatch):
         probes.append(best if not probes else PLAIN)  # timings vary: a second probe would find otherwise
         return {PLAIN: 2.0, best: 1.0} if probes[-1] == best else {PLAIN: 1.0, best: 2.0}
 
-    monkeypatch.setattr(training, "_probe", probe)
+    monkeypatch.setattr("ggo_lab.training.speed._probe", probe)
     one, first = quick(speed="auto", max_epochs=20)
     two, second = quick(speed="auto", max_epochs=20)
     assert first.speed == second.speed == best and len(probes) == 1
@@ -303,7 +313,7 @@ def test_a_damaged_memory_is_made_again(own_cache, monkeypatch, damaged):
     (file,) = (own_cache / "speed").iterdir()
     file.write_text(damaged)
     best = Speed(bf16=True)
-    monkeypatch.setattr(training, "_probe", lambda *_: {PLAIN: 2.0, best: 1.0})
+    monkeypatch.setattr("ggo_lab.training.speed._probe", lambda *_: {PLAIN: 2.0, best: 1.0})
     assert quick(speed="auto", max_epochs=20)[1].speed == best
     assert json.loads(file.read_text())["fastest"] == [False, True]
 
@@ -316,7 +326,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning_only(tmp_path, monkeypatch)
 
 
 def test_short_runs_are_not_probed(monkeypatch, own_cache):
-    monkeypatch.setattr(training, "_probe", lambda *_: pytest.fail("probed"))
+    monkeypatch.setattr("ggo_lab.training.speed._probe", lambda *_: pytest.fail("probed"))
     assert quick(speed="auto", max_epochs=2)[1].speed == PLAIN
     assert not own_cache.exists()
 
