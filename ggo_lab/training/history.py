@@ -6,6 +6,9 @@ import pandas as pd
 
 from ggo_lab.training.config import Speed, TrainConfig
 
+# Of the table, before `best` is added.
+COLUMNS = ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds"]
+
 
 @dataclass(frozen=True, eq=False)
 class History:
@@ -19,6 +22,7 @@ class History:
         config: the settings.
         speed: the speed settings used.
         device: where it ran.
+        images_at_once: how many went through the network at once where its memory did not hold a batch; else None.
     """
 
     table: pd.DataFrame
@@ -27,6 +31,7 @@ class History:
     config: TrainConfig
     speed: Speed
     device: str
+    images_at_once: int | None = None
 
     @property
     def stopped_early(self) -> bool:

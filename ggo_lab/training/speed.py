@@ -15,6 +15,7 @@ from ggo_lab.errors import GgoLabError
 from ggo_lab.storage import cache_folder, write_whole
 from ggo_lab.training.config import PLAIN, Speed, TrainConfig
 from ggo_lab.training.devices import device_name, reproducible
+from ggo_lab.training.memory import Memory
 from ggo_lab.training.steps import make_optimizer, train_epoch
 
 # A probe costs the time of about a dozen steps; a run of fewer than this many steps would not win it back.
@@ -26,7 +27,7 @@ def memory_format(speed: Speed) -> torch.memory_format:
     return torch.channels_last if speed.channels_last else torch.contiguous_format
 
 
-def choose_speed(model: Backbone, images: Tensor, targets: Tensor, config: TrainConfig) -> Speed:
+def choose_speed(model: Backbone, images: Tensor, targets: Tensor, config: TrainConfig, memory: Memory) -> Speed:
     """Decide on the speed settings: as the config says, or the fastest of those tried on this machine.
 
     What was found is remembered in the cache folder, because timings vary and the same seed must take the same
@@ -52,7 +53,7 @@ def choose_speed(model: Backbone, images: Tensor, targets: Tensor, config: Train
         return Speed(bool(channels_last), bool(bf16))
     except (OSError, ValueError, TypeError, KeyError):
         pass  # never tried here, or damaged: try again
-    seconds = _probe(model, images[:size], targets[:size], config)
+    seconds = _probe(model, images[:size], targets[:size], config, memory)
     fastest = min(seconds, key=seconds.get)
     tried = [{**speed._asdict(), "seconds_per_step": round(s, 4)} for speed, s in seconds.items()]
     content = json.dumps({**facts, "tried": tried, "fastest": fastest}, indent=1).encode()
@@ -67,7 +68,7 @@ def choose_speed(model: Backbone, images: Tensor, targets: Tensor, config: Train
     return fastest
 
 
-def _probe(model: Backbone, images: Tensor, targets: Tensor, config: TrainConfig) -> dict[Speed, float]:
+def _probe(model: Backbone, images: Tensor, targets: Tensor, config: TrainConfig, memory: Memory) -> dict[Speed, float]:
     """Time training steps with each setting, each on a copy of the model: seconds per step."""
     seconds = {}
     for speed in (Speed(True, False), Speed(True, True), Speed(False, True), PLAIN):
@@ -77,7 +78,7 @@ def _probe(model: Backbone, images: Tensor, targets: Tensor, config: TrainConfig
         with reproducible(config.seed, images.device):
             for _ in range(_PROBE_STEPS):
                 start = time.perf_counter()
-                train_epoch(trial, [(images, targets)], optimizer, speed)  # it fetches the loss, so the GPU is done
+                train_epoch(trial, [(images, targets)], optimizer, speed, memory=memory)  # it waits for the GPU
                 taken.append(time.perf_counter() - start)
                 # Where a processor must imitate bf16 a step may take ten times as long: no need to see it again.
                 if taken[-1] > least * (3 if len(taken) == 1 else 1.3):

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from ggo_lab.backbones import Backbone
 from ggo_lab.errors import ModelError
 from ggo_lab.training.config import PLAIN, Speed, TrainConfig
+from ggo_lab.training.memory import Memory
 
 _SCORE_BATCH = 64  # images at once when nothing is learnt; it changes memory and time, not the result
 
@@ -20,27 +21,36 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     speed: Speed = PLAIN,
     epoch: int = 1,
+    memory: Memory | None = None,
 ) -> tuple[float, float]:
     """Learn from every batch once; give the mean loss and the accuracy while learning.
 
     Args:
         batches: images uint8 (B, 3, H, W) and targets int64 (B,), grade - 1, on the model's device.
         epoch: its number, for the message of an error.
+        memory: remembers from epoch to epoch how many images the device takes at once.
     Raises:
-        ModelError: the loss is no longer a number.
+        ModelError: the loss is no longer a number, or two images are too many for the device's memory.
     """
-    model.train()
-    losses, right, sizes = [], [], []
-    for images, targets in batches:
+
+    def gradients(images: Tensor, targets: Tensor, total: float) -> tuple[Tensor, Tensor]:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=speed.bf16):
             outputs = model.outputs(images)
-            loss = sum(weight * cross_entropy(logits.float(), targets) for weight, logits in outputs)
-        optimizer.zero_grad()
+            loss = sum(w * cross_entropy(logits.float(), targets, reduction="sum") / total for w, logits in outputs)
         loss.backward()
+        return loss.detach(), (outputs[0][1].argmax(1) == targets).sum()
+
+    model.train()
+    memory = memory or Memory()
+    losses, right, sizes = [], [], []
+    for images, targets in batches:
+        optimizer.zero_grad()
+        # All at once, unless the device has run out of memory.
+        loss, correct = memory.in_parts(gradients, model, images, targets, total=len(images))
         optimizer.step()
-        losses.append(loss.detach())
-        right.append((outputs[0][1].argmax(1) == targets).sum())
-        sizes.append(len(targets))
+        losses.append(loss)
+        right.append(correct)
+        sizes.append(len(images))
     # Numbers are fetched once an epoch: each fetch makes the program wait for the GPU.
     losses, right = torch.stack(losses).tolist(), torch.stack(right).sum().item()
     for step, loss in enumerate(losses, 1):
@@ -69,6 +79,7 @@ def score(model: Backbone, images: Tensor, targets: Tensor) -> tuple[float, floa
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Make the optimizer of the parameters that learn."""
     learning = [p for p in model.parameters() if p.requires_grad]
     if config.optimizer == "adam":
         return torch.optim.Adam(learning, lr=config.lr)
@@ -76,6 +87,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def diverged(what: str, model: Backbone, optimizer: torch.optim.Optimizer) -> ModelError:
+    """Make the error of a loss that is no number, with its likely cause."""
     lr = optimizer.param_groups[0]["lr"]
     return ModelError(
         f"{what}: the weights have grown without bound. Most likely lr={lr:g} is too high for {model.name}; build the "
