@@ -161,7 +161,7 @@ def test_inceptions_second_output_is_there_only_while_all_layers_learn():
     assert len(model.eval().outputs(images(75))) == 1
     assert len(frozen("inception_v3", "head").train().outputs(images(75))) == 1
     native = torch.rand(1, 768, 17, 17)
-    assert backbones._enlarge_for_auxiliary(model.network.AuxLogits, (native,))[0] is native
+    assert backbones.network._enlarge_for_auxiliary(model.network.AuxLogits, (native,))[0] is native
 
 
 # ---- seeds ----------------------------------------------------------------------------------------------------
@@ -257,12 +257,12 @@ def offer(monkeypatch, tmp_path, pretrained):
     """Pretend that torchvision's weights lie at a given address; gives the file they would be cached in."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(backbones, "_ANSWER_WITHIN_S", 1)
+    monkeypatch.setattr(backbones.weights, "_ANSWER_WITHIN_S", 1)
     digest = hashlib.sha256(pretrained.data).hexdigest()[:8]
 
     def at(base="http://127.0.0.1:9", digest=digest):
         weights = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=f"{base}/squeezenet-{digest}.pth"))
-        monkeypatch.setattr(backbones, "get_model_weights", lambda name: weights)
+        monkeypatch.setattr(backbones.weights, "get_model_weights", lambda name: weights)
         return tmp_path / "hub" / "hub" / "checkpoints" / f"squeezenet-{digest}.pth"
 
     return at
@@ -367,7 +367,7 @@ def test_the_warning_is_seen_every_time():
 
 
 def test_a_network_that_swallows_everything_does_not_hang_a_lesson(offer):
-    assert backbones._ANSWER_WITHIN_S <= 8
+    assert backbones.weights._ANSWER_WITHIN_S <= 8
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call and never says a word
         message = assert_random(offer(f"http://127.0.0.1:{silent.getsockname()[1]}"))
     assert "no answer" in message or "timed out" in message
@@ -380,7 +380,7 @@ def test_names_that_are_looked_up_for_ever_do_not_hang_a_lesson(offer, monkeypat
 
 
 def test_from_scratch_asks_nobody_for_weights(monkeypatch):
-    monkeypatch.setattr(backbones, "_imagenet_file", lambda name: pytest.fail("looked for weights"))
+    monkeypatch.setattr(backbones.weights, "_imagenet_file", lambda name: pytest.fail("looked for weights"))
     assert build_backbone("squeezenet1_0", "scratch", weights="imagenet").weights == "random"
 
 
