@@ -86,6 +86,13 @@ def test_training_steps_leave_frozen_layers_as_they_are(extent):
         assert torch.equal(value, before[name]) != is_in(name, learning), name
 
 
+def test_a_network_of_which_nothing_learns_can_be_put_to_use():
+    model = build_backbone("squeezenet1_0", "scratch")
+    model.requires_grad_(False)
+    model.train()  # this once called itself without end
+    assert not any(module.training for module in model.network.modules())
+
+
 def test_statistics_move_where_everything_learns():
     model = build_backbone("resnet18", "all", weights="none").train()
     before = model.network.bn1.running_mean.clone()

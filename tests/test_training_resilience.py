@@ -126,7 +126,7 @@ def test_frozen_layers_are_not_stored(tmp_path):
             return gl.build_backbone("squeezenet1_0", "head", weights="none", seed=seed)
 
     model = frozen()
-    assert set(changing_state(model)) == {"network.classifier.1.weight", "network.classifier.1.bias"}
+    assert set(changing_state(model, config())) == {"network.classifier.1.weight", "network.classifier.1.bias"}
     run(tmp_path / "c", model, max_epochs=1)
     assert (tmp_path / "c").stat().st_size < 100_000
     again, _ = run(tmp_path / "c", frozen(), max_epochs=1)
@@ -136,7 +136,7 @@ def test_frozen_layers_are_not_stored(tmp_path):
 
 
 def test_the_statistics_of_batchnorm_are_stored_where_it_learns():
-    names = set(changing_state(gl.build_backbone("resnet18", "scratch")))
+    names = set(changing_state(gl.build_backbone("resnet18", "scratch"), config()))
     assert names == set(gl.build_backbone("resnet18", "scratch").state_dict())
 
 

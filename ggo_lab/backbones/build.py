@@ -50,12 +50,15 @@ def build_backbone(name: str, extent: str = "all", weights: str | Path = "imagen
     return Backbone(name, network, extent, loaded)
 
 
-def backbone_from_state(name: str, extent: str, weights: str, state: dict[str, Tensor]) -> Backbone:
+def backbone_from_state(
+    name: str, extent: str, weights: str, state: dict[str, Tensor], ordinal: bool = False
+) -> Backbone:
     """Build a Backbone around its own state dict, as a model file holds it.
 
     Args:
         weights: what it once began with.
         state: of a Backbone of this name and extent; its tensors become the model's own.
+        ordinal: whether its outputs are read by corn_logits.
     Raises:
         ChoiceError: unknown name or extent.
         RuntimeError: a state of another network.
@@ -65,7 +68,10 @@ def backbone_from_state(name: str, extent: str, weights: str, state: dict[str, T
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         network = _torchvision_network(name)
         _replace_heads(network, name)
+    if name == "inception_v3" and "network.AuxLogits.fc.weight" not in state:  # unfrozen step by step
+        network.AuxLogits, network.aux_logits = None, False
     model = Backbone(name, network, extent, weights)
+    model.ordinal = ordinal
     model.load_state_dict(state, assign=True)
     return model
 

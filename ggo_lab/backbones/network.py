@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ggo_lab.backbones.ordinal import corn_logits
 from ggo_lab.backbones.specs import BACKBONES, BackboneSpec
 from ggo_lab.errors import ModelError
 
@@ -24,11 +25,13 @@ class Backbone(nn.Module):
         weights: what was really loaded: "imagenet", "random", or the path of a file.
         network: the torchvision module.
         recipe: the Recipe of the images it was fitted on; None before `fit`.
+        ordinal: whether outputs are read by corn_logits; set by `fit`, from the loss.
     """
 
     def __init__(self, name: str, network: nn.Module, extent: str, weights: str):
         super().__init__()
         self.name, self.extent, self.weights, self.recipe = name, extent, weights, None
+        self.ordinal = False
         self.network = network
         self.register_buffer("mean", 255 * torch.tensor(_IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("sd", 255 * torch.tensor(_IMAGENET_SD).view(3, 1, 1), persistent=False)
@@ -71,9 +74,10 @@ class Backbone(nn.Module):
         self._check(images)
         images = (images.float() - self.mean) / self.sd
         found = _see_patches(self.network, images) if self.cam_is_tokens else self.network(images)
+        read = corn_logits if self.ordinal else lambda outputs: outputs
         if isinstance(found, Tensor):
-            return [(1.0, found)]
-        return [(1.0, found.logits), (_AUXILIARY_WEIGHT, found.aux_logits)]
+            return [(1.0, read(found))]
+        return [(1.0, read(found.logits)), (_AUXILIARY_WEIGHT, read(found.aux_logits))]
 
     def _check(self, images: Tensor) -> None:
         least, step, native = self.spec.least_size, self.spec.step, self.spec.size
@@ -87,6 +91,13 @@ class Backbone(nn.Module):
             tuple(images.shape),
         )
 
+    def unfreeze(self) -> list[nn.Parameter]:
+        """Let the layers of the next larger extent learn too; give the parameters that are new to learning."""
+        before = {p for p in self.parameters() if p.requires_grad}
+        self.extent = EXTENTS[EXTENTS.index(self.extent) + 1]
+        self._freeze()
+        return [p for p in self.parameters() if p.requires_grad and p not in before]
+
     def _freeze(self) -> None:
         """Let only the layers of the extent learn."""
         everything = self.extent in ("scratch", "all")
@@ -96,15 +107,15 @@ class Backbone(nn.Module):
             for place in learning:
                 self.network.get_submodule(place).requires_grad_(True)
         if self.name == "inception_v3":
-            if everything:
-                self.network.AuxLogits.register_forward_pre_hook(_enlarge_for_auxiliary)
-            else:
+            if not everything:
                 self.network.AuxLogits, self.network.aux_logits = None, False
+            elif self.network.AuxLogits is not None:
+                self.network.AuxLogits.register_forward_pre_hook(_enlarge_for_auxiliary)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Switch to training, except in frozen layers: a BatchNorm there must not go on averaging."""
         super().train(mode)
-        for module in self.modules():
+        for module in self.network.modules():
             parameters = list(module.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
                 module.eval()

@@ -5,21 +5,28 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ggo_lab.grades import Grade
+from ggo_lab.training.augment import augment, augments
 from ggo_lab.training.config import TrainConfig
 
 
 def training_batches(
     images: Tensor, targets: Tensor, config: TrainConfig, draws: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give all images once, in batches of a new order, half of them mirrored.
+    """Give all images once, in batches of a new order, half of them mirrored, altered as the settings say.
 
-    A last batch of a single image joins its neighbour: BatchNorm cannot learn from one.
+    With balance="sampling" as many images are drawn with replacement, each grade as often as any other. A last batch
+    of a single image joins its neighbour: BatchNorm cannot learn from one.
 
     Args:
         images: uint8 (N, 3, H, W). targets: int64 (N,).
-        draws: generator of the order and the mirroring, on the CPU, so that every device sees the same.
+        draws: generator of all that is random here, on the CPU, so that every device sees the same.
     """
-    batches = list(torch.randperm(len(images), generator=draws).split(config.batch_size))
+    if config.balance == "sampling":
+        order = torch.multinomial(grade_weights(targets)[targets].cpu(), len(images), replacement=True, generator=draws)
+    else:
+        order = torch.randperm(len(images), generator=draws)
+    batches = list(order.split(config.batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     for rows in batches:
@@ -28,4 +35,17 @@ def training_batches(
         batch = images[rows]
         if config.flip:
             batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
+        if augments(config):
+            batch = augment(batch, config, draws)
         yield batch, targets[rows]
+
+
+def grade_weights(targets: Tensor) -> Tensor:
+    """Give the weight of each grade that lets all grades count alike, whatever their number of images.
+
+    Args:
+        targets: int64 (N,), grade - 1.
+    Returns: float32 (4,), N / (grades present x images of the grade); 0 for a grade without images.
+    """
+    counts = torch.bincount(targets, minlength=len(Grade)).float()
+    return torch.where(counts > 0, len(targets) / ((counts > 0).sum() * counts.clamp(min=1)), 0.0)

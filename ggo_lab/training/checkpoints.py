@@ -31,12 +31,14 @@ class Progress:
     epochs_without_better: int = 0
 
 
-def changing_state(model: nn.Module) -> dict[str, Tensor]:
-    """Give the part of a model's state that training changes; the rest is frozen and need not be copied.
+def changing_state(model: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
+    """Give the part of a model's state that a run changes; the rest is frozen and need not be copied.
 
     Returns: entries of state_dict(): parameters that learn, and the buffers beside them. They are the model's own
         tensors, and go on changing.
     """
+    if config.unfreeze_at:
+        return model.state_dict()
     frozen = {f"{name}." for name, module in model.named_modules() if _is_frozen(module)}
     return {name: tensor for name, tensor in model.state_dict().items() if f"{name.rpartition('.')[0]}." not in frozen}
 
@@ -60,7 +62,7 @@ class Checkpoint:
         Args:
             model: as it is before training.
         """
-        self.path = Path(path)
+        self.path, self._config = Path(path), config
         # More epochs than were planned are no other run.
         self._facts = {
             "backbone": model.name,
@@ -68,7 +70,7 @@ class Checkpoint:
             "config": repr(dataclasses.replace(config, max_epochs=1)),
             "train split": _fingerprint(train),
             "validation split": _fingerprint(validation),
-            "frozen weights": _frozen_checksum(model),
+            "frozen weights": _frozen_checksum(model, config),
         }
         self._content = self._read() if self.path.exists() else None
 
@@ -76,6 +78,11 @@ class Checkpoint:
     def speed(self) -> Speed | None:
         """The speed settings with which the run began; None where it has not begun."""
         return Speed(*self._content["speed"]) if self._content else None
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the run has behind it."""
+        return len(self._content["progress"]["rows"]) if self._content else 0
 
     def resume(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, draws: torch.Generator, memory: Memory
@@ -110,7 +117,7 @@ class Checkpoint:
             "format": _FORMAT,
             "facts": self._facts,
             "speed": tuple(speed),
-            "changing": changing_state(model),
+            "changing": changing_state(model, self._config),
             "optimizer": optimizer.state_dict(),
             "draws": draws.get_state(),
             "images_at_once": memory.images_at_once,
@@ -149,8 +156,8 @@ def _fingerprint(images: ImageSet) -> str:
     return f"{len(images)} images by {images.recipe}, {checksum:08x}"
 
 
-def _frozen_checksum(model: nn.Module) -> str:
-    changing, checksum = changing_state(model), 0
+def _frozen_checksum(model: nn.Module, config: TrainConfig) -> str:
+    changing, checksum = changing_state(model, config), 0
     for name, tensor in model.state_dict().items():
         if name not in changing:
             checksum = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), checksum)

@@ -1,7 +1,9 @@
 """What is refused before training begins."""
 
-from ggo_lab.errors import CohortError
+from ggo_lab.backbones import EXTENTS, Backbone
+from ggo_lab.errors import ChoiceError, CohortError
 from ggo_lab.images import ImageSet
+from ggo_lab.training.config import TrainConfig
 
 
 def check_splits(train: ImageSet, validation: ImageSet) -> None:
@@ -25,3 +27,14 @@ def check_splits(train: ImageSet, validation: ImageSet) -> None:
         )
     if train.recipe != validation.recipe:
         raise CohortError(f"train and validation were prepared differently: {train.recipe} and {validation.recipe}.")
+
+
+def check_unfreezing(model: Backbone, config: TrainConfig) -> None:
+    """Refuse to unfreeze more often than there are frozen layers left."""
+    frozen = {"head": 2, "last_block": 1}.get(model.extent, 0)
+    if len(config.unfreeze_at) > frozen:
+        raise ChoiceError(
+            f"unfreeze_at={config.unfreeze_at} unfreezes {len(config.unfreeze_at)} times, but from "
+            f"extent={model.extent!r} that can be done {frozen} times, in the order {EXTENTS[1:]}.",
+            config.unfreeze_at,
+        )

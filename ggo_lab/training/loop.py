@@ -11,9 +11,9 @@ from tqdm.auto import tqdm
 
 from ggo_lab.backbones import Backbone
 from ggo_lab.images import ImageSet
-from ggo_lab.training.batches import training_batches
+from ggo_lab.training.batches import grade_weights, training_batches
 from ggo_lab.training.checkpoints import Checkpoint, Progress, changing_state
-from ggo_lab.training.checks import check_splits
+from ggo_lab.training.checks import check_splits, check_unfreezing
 from ggo_lab.training.config import TrainConfig
 from ggo_lab.training.devices import choose_device, device_name, on_device, reproducible
 from ggo_lab.training.history import COLUMNS, History
@@ -47,17 +47,22 @@ def fit(
             images, or the checkpoint of another run.
     """
     check_splits(train, validation)
+    check_unfreezing(model, config)
     device = choose_device(config.device)
     kept = None if checkpoint is None else Checkpoint(checkpoint, model, train, validation, config)
     images, targets = on_device(train, device)
     unseen, unseen_targets = on_device(validation, device)
     model.to(device)
+    model.ordinal = config.loss == "corn"
+    class_weights = grade_weights(targets) if config.balance == "loss" else None
     memory = Memory()
     speed = (kept and kept.speed) or choose_speed(model, images, targets, config, memory)
     model.to(memory_format=memory_format(speed))
     optimizer = make_optimizer(model, config)
     draws = torch.Generator().manual_seed(config.seed)  # of the order and the mirroring
 
+    for _ in range(sum(epoch <= (kept.epochs if kept else 0) for epoch in config.unfreeze_at)):
+        optimizer.add_param_group({"params": model.unfreeze()})
     interrupted = False
     with reproducible(config.seed, device), _bar(config.max_epochs, progress) as bar:
         so_far = kept.resume(model, optimizer, draws, memory) if kept else Progress()
@@ -67,8 +72,10 @@ def fit(
                 if so_far.epochs_without_better >= config.patience:
                     break
                 start = time.perf_counter()
+                if epoch in config.unfreeze_at:
+                    optimizer.add_param_group({"params": model.unfreeze()})
                 batches = training_batches(images, targets, config, draws)
-                train_loss, train_accuracy = train_epoch(model, batches, optimizer, speed, epoch, memory)
+                train_loss, train_accuracy = train_epoch(model, batches, optimizer, speed, epoch, memory, class_weights)
                 loss, accuracy = score(model, unseen, unseen_targets)
                 if not math.isfinite(loss):
                     raise diverged(f"The validation loss is {loss} after epoch {epoch}", model, optimizer)
@@ -76,7 +83,7 @@ def fit(
                 if (accuracy, -loss) > so_far.best:
                     # A copy: the tensors of the state are the model's own, and go on changing.
                     so_far.best, so_far.best_epoch = (accuracy, -loss), epoch
-                    so_far.best_state = deepcopy(changing_state(model))
+                    so_far.best_state = deepcopy(changing_state(model, config))
                 if loss < so_far.least_loss - config.min_delta:
                     so_far.least_loss, so_far.epochs_without_better = loss, 0
                 else:

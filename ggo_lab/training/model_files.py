@@ -37,6 +37,7 @@ def save_model(model: Backbone, path: str | Path, history: History | None = None
         "format": _FILE_FORMAT,
         "backbone": model.name,
         "extent": model.extent,
+        "ordinal": model.ordinal,
         "weights": model.weights,
         "recipe": model.recipe.to_dict(),
         "grades": GRADE_NAMES,
@@ -74,7 +75,9 @@ def load_model(path: str | Path) -> Backbone:
             raise ModelError(f"{path}: stored by a newer ggo_lab (format {facts['format']}); update the package.", path)
         if facts["crc32"] != _checksum(state):
             raise ValueError("its weights are not those that were stored")
-        model = backbone_from_state(facts["backbone"], facts["extent"], facts["weights"], state)
+        model = backbone_from_state(
+            facts["backbone"], facts["extent"], facts["weights"], state, facts.get("ordinal", False)
+        )
         model.recipe = Recipe.from_dict(facts["recipe"])
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

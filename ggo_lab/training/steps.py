@@ -22,12 +22,14 @@ def train_epoch(
     speed: Speed = PLAIN,
     epoch: int = 1,
     memory: Memory | None = None,
+    class_weights: Tensor | None = None,
 ) -> tuple[float, float]:
     """Learn from every batch once; give the mean loss and the accuracy while learning.
 
     Args:
         batches: images uint8 (B, 3, H, W) and targets int64 (B,), grade - 1, on the model's device.
         epoch: its number, for the message of an error.
+        class_weights: float (4,), how much an image of each grade counts; None: all alike.
         memory: remembers from epoch to epoch how many images the device takes at once.
     Raises:
         ModelError: the loss is no longer a number, or two images are too many for the device's memory.
@@ -36,7 +38,8 @@ def train_epoch(
     def gradients(images: Tensor, targets: Tensor, total: float) -> tuple[Tensor, Tensor]:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=speed.bf16):
             outputs = model.outputs(images)
-            loss = sum(w * cross_entropy(logits.float(), targets, reduction="sum") / total for w, logits in outputs)
+            errors = [w * cross_entropy(y.float(), targets, class_weights, reduction="sum") for w, y in outputs]
+            loss = sum(errors) / total
         loss.backward()
         return loss.detach(), (outputs[0][1].argmax(1) == targets).sum()
 
@@ -45,8 +48,9 @@ def train_epoch(
     losses, right, sizes = [], [], []
     for images, targets in batches:
         optimizer.zero_grad()
+        total = len(images) if class_weights is None else class_weights[targets].sum()
         # All at once, unless the device has run out of memory.
-        loss, correct = memory.in_parts(gradients, model, images, targets, total=len(images))
+        loss, correct = memory.in_parts(gradients, model, images, targets, total)
         optimizer.step()
         losses.append(loss)
         right.append(correct)
@@ -83,6 +87,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     learning = [p for p in model.parameters() if p.requires_grad]
     if config.optimizer == "adam":
         return torch.optim.Adam(learning, lr=config.lr)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(learning, lr=config.lr)
     return torch.optim.SGD(learning, lr=config.lr, momentum=0.9)
 
 
