@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import VisionTransformer, get_model
 
 from ggo_lab import backbones
 from ggo_lab.backbones import BACKBONES, RandomWeightsWarning, backbone_from_state, build_backbone, count_parameters
@@ -151,7 +151,7 @@ def test_a_vision_transformer_sees_other_sizes_and_at_224_it_is_torchvisions():
     model = build_backbone("vit_b_32", "scratch").eval()
     nn.init.normal_(model.network.heads.head.weight)
     image = images(224, count=1)
-    assert torch.equal(model(image), model.network((image.float() - model.mean) / model.sd))
+    assert torch.equal(model(image), VisionTransformer.forward(model.network, model.normalise(image)))
     assert model(image[..., :96, :160]).shape == (1, 4)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model
+from torchvision.models import VisionTransformer, get_model
 
-from ggo_lab.backbones.network import EXTENTS, Backbone
+from ggo_lab.backbones.network import EXTENTS, AnyGridTransformer, Backbone
 from ggo_lab.backbones.specs import BACKBONES
 from ggo_lab.backbones.weights import RandomWeightsWarning, load_weights
 from ggo_lab.errors import check_choice
@@ -86,7 +86,10 @@ def _random_state(seed: int) -> Iterator[None]:
 
 def _torchvision_network(name: str) -> nn.Module:
     if name != "inception_v3":
-        return get_model(name, weights=None)
+        network = get_model(name, weights=None)
+        if isinstance(network, VisionTransformer):
+            network.__class__ = AnyGridTransformer
+        return network
     # Its weights come from TensorFlow, where images lie in -1..1: transform_input turns ImageNet's normalisation
     # into that one.
     return get_model(name, weights=None, aux_logits=True, transform_input=True, init_weights=True)

@@ -1,7 +1,9 @@
 """Backbone: a torchvision network with four outputs, of which the layers of its extent learn."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torchvision.models import VisionTransformer
+from torchvision.models.inception import InceptionOutputs
 
 from ggo_lab.backbones.ordinal import corn_logits
 from ggo_lab.backbones.specs import BACKBONES, BackboneSpec
@@ -71,9 +73,15 @@ class Backbone(nn.Module):
         Only Inception has a second: its auxiliary classifier, while all its layers learn. It is there to send
         gradients into the early layers, so with a frozen trunk it has no job.
         """
+        return self.read(self.network(self.normalise(images)))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Give images as the network was pretrained on them: float (B, 3, H, W), mean 0 and sd 1 over ImageNet."""
         self._check(images)
-        images = (images.float() - self.mean) / self.sd
-        found = _see_patches(self.network, images) if self.cam_is_tokens else self.network(images)
+        return (images.float() - self.mean) / self.sd
+
+    def read(self, found: Tensor | InceptionOutputs) -> list[tuple[float, Tensor]]:
+        """Give what the network found as (weight, logits (B, 4)), as `outputs` does."""
         read = corn_logits if self.ordinal else lambda outputs: outputs
         if isinstance(found, Tensor):
             return [(1.0, read(found))]
@@ -128,23 +136,27 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(n for n, learns in counts if learns), sum(n for n, _ in counts)
 
 
-def _see_patches(network: nn.Module, images: Tensor) -> Tensor:
-    """Run torchvision's VisionTransformer on images of any multiple of the patch size.
+class AnyGridTransformer(VisionTransformer):
+    """torchvision's VisionTransformer for images of any multiple of the patch size.
 
     Its own forward insists on 224 x 224, because it has learnt one position embedding per patch. For other grids of
     patches the learnt grid is interpolated, as Dosovitskiy et al. 2021 (section 3.2) do; at 224 nothing changes.
     """
-    patches = network.conv_proj(images)
-    learnt = network.encoder.pos_embedding
-    side = network.image_size // network.patch_size
-    grid = learnt[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the outputs (B, 4) of normalised images (B, 3, H, W)."""
+        encoder, side = self.encoder, self.image_size // self.patch_size
+        tokens = _tokens(self.conv_proj(images), self.class_token, encoder.pos_embedding, side)
+        return self.heads(encoder.ln(encoder.layers(encoder.dropout(tokens)))[:, 0])
+
+
+@fx.wrap  # one step for torch.fx, which cannot follow its `if`
+def _tokens(patches: Tensor, class_token: Tensor, places: Tensor, side: int) -> Tensor:
+    grid = places[:, 1:].transpose(1, 2).unflatten(2, (side, side))
     if grid.shape[2:] != patches.shape[2:]:
         grid = nn.functional.interpolate(grid, patches.shape[2:], mode="bicubic", align_corners=False)
     tokens = (patches + grid).flatten(2).transpose(1, 2)
-    class_token = (network.class_token + learnt[:, :1]).expand(len(images), -1, -1)
-    encoder = network.encoder
-    seen = encoder.ln(encoder.layers(encoder.dropout(torch.cat([class_token, tokens], dim=1))))
-    return network.heads(seen[:, 0])
+    return torch.cat([(class_token + places[:, :1]).expand(len(patches), -1, -1), tokens], dim=1)
 
 
 def _enlarge_for_auxiliary(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:

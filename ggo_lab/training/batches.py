@@ -22,14 +22,7 @@ def training_batches(
         images: uint8 (N, 3, H, W). targets: int64 (N,).
         draws: generator of all that is random here, on the CPU, so that every device sees the same.
     """
-    if config.balance == "sampling":
-        order = torch.multinomial(grade_weights(targets)[targets].cpu(), len(images), replacement=True, generator=draws)
-    else:
-        order = torch.randperm(len(images), generator=draws)
-    batches = list(order.split(config.batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    for rows in batches:
+    for rows in batch_rows(targets, config, draws):
         mirrored = torch.rand(len(rows), generator=draws) < 0.5
         rows, mirrored = rows.to(images.device), mirrored.to(images.device)
         batch = images[rows]
@@ -38,6 +31,22 @@ def training_batches(
         if augments(config):
             batch = augment(batch, config, draws)
         yield batch, targets[rows]
+
+
+def batch_rows(targets: Tensor, config: TrainConfig, draws: torch.Generator) -> list[Tensor]:
+    """Draw which images stand in which batch of an epoch.
+
+    Returns: int64 (B,) each, on the CPU.
+    """
+    if config.balance == "sampling":
+        chances = grade_weights(targets)[targets].cpu()
+        order = torch.multinomial(chances, len(targets), replacement=True, generator=draws)
+    else:
+        order = torch.randperm(len(targets), generator=draws)
+    batches = list(order.split(config.batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
 
 
 def grade_weights(targets: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ class TrainConfig:
     rotate: float = 0.0  # turn each image by up to so many degrees, either way
     scale: float = 0.0  # enlarge or shrink by up to this share, such as 0.1
     intensity: float = 0.0  # change contrast, and add grey, by up to this share of the range, such as 0.1
+    views: int = 8  # with frozen layers and alterations beyond mirroring: views of each image that are computed, once
+    reuse_frozen: bool = True  # compute the outputs of frozen layers once, not in every epoch
     unfreeze_at: tuple[int, ...] = ()  # with extent="head": the epochs from which last_block, then all layers learn
     seed: int = 101  # of the order, the mirroring and dropout; the paper's
     device: str = "auto"  # "auto": a GPU where there is one; or torch's name of a device, such as "cuda:1"
@@ -55,7 +57,7 @@ class TrainConfig:
             raise ChoiceError(
                 f"unfreeze_at={self.unfreeze_at} must be rising epochs from 2 on, such as (5, 10).", self.unfreeze_at
             )
-        for name, least in (("max_epochs", 1), ("patience", 1), ("batch_size", 2)):
+        for name, least in (("max_epochs", 1), ("patience", 1), ("batch_size", 2), ("views", 1)):
             if getattr(self, name) < least:
                 why = ": BatchNorm cannot learn from one image" if name == "batch_size" else ""
                 raise ChoiceError(

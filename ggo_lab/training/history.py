@@ -23,6 +23,8 @@ class History:
         speed: the speed settings used.
         device: where it ran.
         images_at_once: how many went through the network at once where its memory did not hold a batch; else None.
+        views: of each image, for which the outputs of frozen layers were computed once; 0 where every step computed
+            all layers.
     """
 
     table: pd.DataFrame
@@ -32,6 +34,7 @@ class History:
     speed: Speed
     device: str
     images_at_once: int | None = None
+    views: int = 0
 
     @property
     def stopped_early(self) -> bool:

@@ -6,20 +6,16 @@ from copy import deepcopy
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from ggo_lab.backbones import Backbone
 from ggo_lab.images import ImageSet
-from ggo_lab.training.batches import grade_weights, training_batches
-from ggo_lab.training.checkpoints import Checkpoint, Progress, changing_state
-from ggo_lab.training.checks import check_splits, check_unfreezing
+from ggo_lab.training.checkpoints import Progress, changing_state
 from ggo_lab.training.config import TrainConfig
-from ggo_lab.training.devices import choose_device, device_name, on_device, reproducible
+from ggo_lab.training.devices import device_name, reproducible
 from ggo_lab.training.history import COLUMNS, History
-from ggo_lab.training.memory import Memory
-from ggo_lab.training.speed import choose_speed, memory_format
-from ggo_lab.training.steps import diverged, make_optimizer, score, train_epoch
+from ggo_lab.training.setup import Run, set_up
+from ggo_lab.training.steps import diverged, score, train_epoch
 
 
 def fit(
@@ -46,26 +42,10 @@ def fit(
         ModelError: images that do not fit the network, a loss that is no longer a number, a device too small for two
             images, or the checkpoint of another run.
     """
-    check_splits(train, validation)
-    check_unfreezing(model, config)
-    device = choose_device(config.device)
-    kept = None if checkpoint is None else Checkpoint(checkpoint, model, train, validation, config)
-    images, targets = on_device(train, device)
-    unseen, unseen_targets = on_device(validation, device)
-    model.to(device)
-    model.ordinal = config.loss == "corn"
-    class_weights = grade_weights(targets) if config.balance == "loss" else None
-    memory = Memory()
-    speed = (kept and kept.speed) or choose_speed(model, images, targets, config, memory)
-    model.to(memory_format=memory_format(speed))
-    optimizer = make_optimizer(model, config)
-    draws = torch.Generator().manual_seed(config.seed)  # of the order and the mirroring
-
-    for _ in range(sum(epoch <= (kept.epochs if kept else 0) for epoch in config.unfreeze_at)):
-        optimizer.add_param_group({"params": model.unfreeze()})
+    run = set_up(model, train, validation, config, progress, checkpoint)
     interrupted = False
-    with reproducible(config.seed, device), _bar(config.max_epochs, progress) as bar:
-        so_far = kept.resume(model, optimizer, draws, memory) if kept else Progress()
+    with reproducible(config.seed, run.device), _bar(config.max_epochs, progress) as bar:
+        so_far = run.resume()
         bar.update(len(so_far.rows))
         try:
             for epoch in range(len(so_far.rows) + 1, config.max_epochs + 1):
@@ -73,12 +53,13 @@ def fit(
                     break
                 start = time.perf_counter()
                 if epoch in config.unfreeze_at:
-                    optimizer.add_param_group({"params": model.unfreeze()})
-                batches = training_batches(images, targets, config, draws)
-                train_loss, train_accuracy = train_epoch(model, batches, optimizer, speed, epoch, memory, class_weights)
-                loss, accuracy = score(model, unseen, unseen_targets)
+                    run.unfreeze()
+                train_loss, train_accuracy = train_epoch(
+                    run.learner, run.batches(), run.optimizer, run.speed, epoch, run.memory, run.class_weights
+                )
+                loss, accuracy = score(run.learner, run.unseen, run.unseen_targets)
                 if not math.isfinite(loss):
-                    raise diverged(f"The validation loss is {loss} after epoch {epoch}", model, optimizer)
+                    raise diverged(f"The validation loss is {loss} after epoch {epoch}", model, run.optimizer)
                 so_far.rows.append((epoch, train_loss, train_accuracy, loss, accuracy, time.perf_counter() - start))
                 if (accuracy, -loss) > so_far.best:
                     # A copy: the tensors of the state are the model's own, and go on changing.
@@ -88,8 +69,7 @@ def fit(
                     so_far.least_loss, so_far.epochs_without_better = loss, 0
                 else:
                     so_far.epochs_without_better += 1
-                if kept:
-                    kept.store(model, optimizer, draws, memory, so_far, speed)
+                run.store(so_far)
                 bar.update()
                 bar.set_postfix_str(f"validation loss {loss:.2f}, accuracy {accuracy:.2f}")
         except KeyboardInterrupt:
@@ -99,10 +79,21 @@ def fit(
     model.load_state_dict(so_far.best_state, strict=False)
     model.eval()
     model.recipe = train.recipe
-    early = so_far.epochs_without_better >= config.patience
-    ended = "interrupted" if interrupted else "early" if early else "max_epochs"
-    table = pd.DataFrame(so_far.rows, columns=COLUMNS).assign(best=lambda made: made["epoch"] == so_far.best_epoch)
-    return History(table, so_far.best_epoch, ended, config, speed, device_name(device), memory.images_at_once)
+    return _history(so_far, run, interrupted)
+
+
+def _history(so_far: Progress, run: Run, interrupted: bool) -> History:
+    early = so_far.epochs_without_better >= run.config.patience
+    return History(
+        table=pd.DataFrame(so_far.rows, columns=COLUMNS).assign(best=lambda made: made["epoch"] == so_far.best_epoch),
+        best_epoch=so_far.best_epoch,
+        ended="interrupted" if interrupted else "early" if early else "max_epochs",
+        config=run.config,
+        speed=run.speed,
+        device=device_name(run.device),
+        images_at_once=run.memory.images_at_once,
+        views=run.views,
+    )
 
 
 def _bar(epochs: int, progress: bool) -> tqdm:
