@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import VisionTransformer, get_model
 
 from ggo_lab import backbones
 from ggo_lab.backbones import BACKBONES, RandomWeightsWarning, backbone_from_state, build_backbone, count_parameters
@@ -86,6 +86,13 @@ def test_training_steps_leave_frozen_layers_as_they_are(extent):
         assert torch.equal(value, before[name]) != is_in(name, learning), name
 
 
+def test_a_network_of_which_nothing_learns_can_be_put_to_use():
+    model = build_backbone("squeezenet1_0", "scratch")
+    model.requires_grad_(False)
+    model.train()  # this once called itself without end
+    assert not any(module.training for module in model.network.modules())
+
+
 def test_statistics_move_where_everything_learns():
     model = build_backbone("resnet18", "all", weights="none").train()
     before = model.network.bn1.running_mean.clone()
@@ -144,7 +151,7 @@ def test_a_vision_transformer_sees_other_sizes_and_at_224_it_is_torchvisions():
     model = build_backbone("vit_b_32", "scratch").eval()
     nn.init.normal_(model.network.heads.head.weight)
     image = images(224, count=1)
-    assert torch.equal(model(image), model.network((image.float() - model.mean) / model.sd))
+    assert torch.equal(model(image), VisionTransformer.forward(model.network, model.normalise(image)))
     assert model(image[..., :96, :160]).shape == (1, 4)
 
 
@@ -161,7 +168,7 @@ def test_inceptions_second_output_is_there_only_while_all_layers_learn():
     assert len(model.eval().outputs(images(75))) == 1
     assert len(frozen("inception_v3", "head").train().outputs(images(75))) == 1
     native = torch.rand(1, 768, 17, 17)
-    assert backbones._enlarge_for_auxiliary(model.network.AuxLogits, (native,))[0] is native
+    assert backbones.network._enlarge_for_auxiliary(model.network.AuxLogits, (native,))[0] is native
 
 
 # ---- seeds ----------------------------------------------------------------------------------------------------
@@ -257,12 +264,12 @@ def offer(monkeypatch, tmp_path, pretrained):
     """Pretend that torchvision's weights lie at a given address; gives the file they would be cached in."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(backbones, "_ANSWER_WITHIN_S", 1)
+    monkeypatch.setattr(backbones.weights, "_ANSWER_WITHIN_S", 1)
     digest = hashlib.sha256(pretrained.data).hexdigest()[:8]
 
     def at(base="http://127.0.0.1:9", digest=digest):
         weights = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=f"{base}/squeezenet-{digest}.pth"))
-        monkeypatch.setattr(backbones, "get_model_weights", lambda name: weights)
+        monkeypatch.setattr(backbones.weights, "get_model_weights", lambda name: weights)
         return tmp_path / "hub" / "hub" / "checkpoints" / f"squeezenet-{digest}.pth"
 
     return at
@@ -367,7 +374,7 @@ def test_the_warning_is_seen_every_time():
 
 
 def test_a_network_that_swallows_everything_does_not_hang_a_lesson(offer):
-    assert backbones._ANSWER_WITHIN_S <= 8
+    assert backbones.weights._ANSWER_WITHIN_S <= 8
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call and never says a word
         message = assert_random(offer(f"http://127.0.0.1:{silent.getsockname()[1]}"))
     assert "no answer" in message or "timed out" in message
@@ -380,7 +387,7 @@ def test_names_that_are_looked_up_for_ever_do_not_hang_a_lesson(offer, monkeypat
 
 
 def test_from_scratch_asks_nobody_for_weights(monkeypatch):
-    monkeypatch.setattr(backbones, "_imagenet_file", lambda name: pytest.fail("looked for weights"))
+    monkeypatch.setattr(backbones.weights, "_imagenet_file", lambda name: pytest.fail("looked for weights"))
     assert build_backbone("squeezenet1_0", "scratch", weights="imagenet").weights == "random"
 
 

@@ -9,80 +9,30 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from squares import SIZE, TRAIN, VALIDATION, config, copied, curves, quick, same, squares, tensors, tiny
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import ggo_lab as gl
-from ggo_lab import training
-from ggo_lab.backbones import Backbone, RandomWeightsWarning
-from ggo_lab.training import PLAIN, Speed, TrainConfig, fit, load_model, save_model, score, train_epoch
-
-SIZE = 32
+from ggo_lab.backbones import RandomWeightsWarning
+from ggo_lab.training import (
+    PLAIN,
+    Speed,
+    TrainConfig,
+    load_model,
+    save_model,
+    score,
+    speed,
+    train_epoch,
+    training_batches,
+)
+from ggo_lab.training.memory import Memory
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def squares(n, split, seed=0):
-    """A task that can be learnt: the higher the grade, the larger the bright square."""
-    rng = np.random.default_rng(seed)
-    grades = 1 + np.arange(n) % 4
-    pixels = rng.integers(0, 60, (n, 3, SIZE, SIZE), dtype=np.uint8)
-    for image, grade in zip(pixels, grades, strict=True):
-        side = 7 * grade
-        top, left = rng.integers(0, SIZE - side, 2)
-        image[:, top : top + side, left : left + side] += 150
-    names = [f"{split}{seed}-{i}" for i in range(n)]
-    table = pd.DataFrame({"name": names, "patient": names, "grade": pd.array(grades, dtype="Int64"), "split": split})
-    return gl.ImageSet(pixels, table, gl.Recipe(size=SIZE))
-
-
-TRAIN, VALIDATION = squares(40, "train"), squares(20, "validation")
-
-
-def tiny(seed=0, dropout=0.0):
-    """A Backbone around a network of three layers, which learns the squares in a second."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = nn.Sequential(
-            nn.Conv2d(3, 8, 5, stride=2),
-            nn.BatchNorm2d(8, momentum=0.3),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
-            nn.Dropout(dropout),
-            nn.Linear(128, 4),
-        )
-    return Backbone("resnet18", network, "scratch", "random")
-
-
-def config(**settings):
-    return TrainConfig(**{"batch_size": 8, "max_epochs": 3, "speed": "plain", **settings})
-
-
-def quick(model=None, train=TRAIN, validation=VALIDATION, **settings):
-    """Fit a model for a few epochs; give it and its history."""
-    model = model or tiny()
-    return model, fit(model, train, validation, config(**settings), progress=False)
-
-
-def tensors(images):
-    return torch.from_numpy(images.pixels), torch.from_numpy(images.indices)
-
-
-def copied(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def curves(history):
-    return history.table.drop(columns="seconds")
 
 
 # ---- the loop -------------------------------------------------------------------------------------------------
@@ -127,7 +77,7 @@ def script(monkeypatch, scores, model):
             raise result
         return result
 
-    monkeypatch.setattr(training, "score", scripted)
+    monkeypatch.setattr("ggo_lab.training.loop.score", scripted)
     return states
 
 
@@ -215,7 +165,7 @@ def draws(seed=0):
 @pytest.mark.parametrize(("n", "sizes"), [(16, [8, 8]), (18, [8, 8, 2]), (17, [8, 9]), (9, [9]), (5, [5])])
 def test_batches_hold_every_image_once_and_none_stands_alone(n, sizes):
     images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, 4, 4)
-    batches = list(training.training_batches(images, torch.arange(n), config(), draws()))
+    batches = list(training_batches(images, torch.arange(n), config(), draws()))
     assert [len(targets) for _, targets in batches] == sizes
     order = torch.cat([targets for _, targets in batches])
     assert sorted(order.tolist()) == list(range(n)) and order.tolist() != list(range(n))
@@ -227,7 +177,7 @@ def test_half_of_the_images_are_mirrored_left_to_right():
     rows = torch.arange(200)
 
     def mirrored(settings, generator):
-        ((batch, order),) = training.training_batches(images, rows, config(batch_size=200, **settings), generator)
+        ((batch, order),) = training_batches(images, rows, config(batch_size=200, **settings), generator)
         kept = (batch == images[order]).flatten(1).all(1)
         assert torch.equal(kept | (batch == images[order].flip(-1)).flatten(1).all(1), torch.ones(200, dtype=bool))
         return order[~kept].sort().values
@@ -275,7 +225,7 @@ def test_the_global_random_state_is_left_as_it_was():
 def test_probing_does_not_touch_the_model_and_times_every_setting():
     model = tiny(dropout=0.5).train()
     before, images, targets = copied(model), *tensors(TRAIN)
-    seconds = training._probe(model, images[:8], targets[:8], config())
+    seconds = speed._probe(model, images[:8], targets[:8], config(), Memory())
     assert len(seconds) == 4 and all(0 < s < 5 for s in seconds.values())
     assert same(model.state_dict(), before) and all(p.grad is None for p in model.parameters())
 
@@ -288,7 +238,7 @@ def test_the_fastest_setting_is_taken_and_remembered(monkeypatch):
         probes.append(best if not probes else PLAIN)  # timings vary: a second probe would find otherwise
         return {PLAIN: 2.0, best: 1.0} if probes[-1] == best else {PLAIN: 1.0, best: 2.0}
 
-    monkeypatch.setattr(training, "_probe", probe)
+    monkeypatch.setattr("ggo_lab.training.speed._probe", probe)
     one, first = quick(speed="auto", max_epochs=20)
     two, second = quick(speed="auto", max_epochs=20)
     assert first.speed == second.speed == best and len(probes) == 1
@@ -303,7 +253,7 @@ def test_a_damaged_memory_is_made_again(own_cache, monkeypatch, damaged):
     (file,) = (own_cache / "speed").iterdir()
     file.write_text(damaged)
     best = Speed(bf16=True)
-    monkeypatch.setattr(training, "_probe", lambda *_: {PLAIN: 2.0, best: 1.0})
+    monkeypatch.setattr("ggo_lab.training.speed._probe", lambda *_: {PLAIN: 2.0, best: 1.0})
     assert quick(speed="auto", max_epochs=20)[1].speed == best
     assert json.loads(file.read_text())["fastest"] == [False, True]
 
@@ -316,7 +266,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning_only(tmp_path, monkeypatch)
 
 
 def test_short_runs_are_not_probed(monkeypatch, own_cache):
-    monkeypatch.setattr(training, "_probe", lambda *_: pytest.fail("probed"))
+    monkeypatch.setattr("ggo_lab.training.speed._probe", lambda *_: pytest.fail("probed"))
     assert quick(speed="auto", max_epochs=2)[1].speed == PLAIN
     assert not own_cache.exists()
 

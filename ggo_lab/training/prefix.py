@@ -1,0 +1,173 @@
+"""The frozen prefix: layers that do not learn give the same outputs in every epoch, so they are computed once."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.functional import dropout, dropout1d, dropout2d, dropout3d
+from torchvision.ops import StochasticDepth, stochastic_depth
+from tqdm.auto import tqdm
+
+from ggo_lab.backbones import Backbone
+from ggo_lab.training.augment import augment, augments
+from ggo_lab.training.batches import batch_rows
+from ggo_lab.training.config import TrainConfig
+
+# More would be slow to keep, or would push out what else lives there. ResNet-152's features, 72 scans, two views:
+# 1.2 MB for "head", 116 MB for "last_block".
+_MOST_BYTES = 2 * 1024**3
+_BATCH = 16  # images at once; it changes memory and time, not the result
+_CHANCE = (nn.modules.dropout._DropoutNd, StochasticDepth)
+_CHANCE_FUNCTIONS = (dropout, dropout1d, dropout2d, dropout3d, stochastic_depth)
+
+
+class Rest(nn.Module):
+    """What comes after the frozen prefix, in the place of the whole model: it takes features for images."""
+
+    def __init__(self, model: Backbone, layers: nn.Module):
+        super().__init__()
+        self.model, self.layers = model, layers
+
+    @property
+    def name(self) -> str:
+        """Of the backbone."""
+        return self.model.name
+
+    @property
+    def extent(self) -> str:
+        """Of the backbone."""
+        return self.model.extent
+
+    def outputs(self, features: Tensor) -> list[tuple[float, Tensor]]:
+        """As of the whole model, from features (B, ...)."""
+        return self.model.read(self.layers(features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give the logits (B, 4) of features (B, ...)."""
+        return self.outputs(features)[0][1]
+
+    def train(self, mode: bool = True) -> "Rest":
+        """Switch the model that these layers are part of; it leaves frozen layers as they are."""
+        self.training = mode
+        self.model.train(mode)
+        return self
+
+
+def split_at_frozen(model: Backbone) -> tuple[nn.Module, Rest] | None:
+    """Cut a model behind the frozen layers: where one tensor carries all that the rest needs to know.
+
+    The network is traced by torch.fx with frozen modules as black boxes; a step is frozen if nothing before it learns
+    and nothing is left to chance, as in dropout. Both parts share their layers with the model.
+
+    Returns: the prefix, from normalised images to features, and the rest; None where there is no such place.
+    """
+    model.train()  # so that what draws at random while learning can be told from what is asleep
+    graph = _Tracer().trace(model.network)
+    *nodes, output = graph.nodes
+    modules, frozen, crossing, cut = dict(model.network.named_modules()), set(), set(), 0
+    for place, node in enumerate(nodes):
+        if not _is_frozen(node, modules, model.network, frozen):
+            break
+        frozen.add(node)
+        crossing = {n for n in (*crossing, node) if any(user not in frozen for user in n.users)}
+        if crossing == {node} and node.op != "placeholder":
+            cut = place
+    if not cut:
+        return None
+    before, after = fx.Graph(), fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in nodes[: cut + 1]:
+        copies[node] = before.node_copy(node, copies.__getitem__)
+    before.output(copies[nodes[cut]])
+    copies = {nodes[cut]: after.placeholder("features")}
+    for node in (*nodes[cut + 1 :], output):
+        copies[node] = after.node_copy(node, copies.__getitem__)
+    return fx.GraphModule(model.network, before), Rest(model, fx.GraphModule(model.network, after))
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        """Do not look into frozen modules, nor into those that are one step (whose mode must stay switchable)."""
+        frozen = not any(p.requires_grad for p in module.parameters())
+        return frozen or not list(module.children()) or super().is_leaf_module(module, name)
+
+
+def _is_frozen(node: fx.Node, modules: dict[str, nn.Module], network: nn.Module, frozen: set[fx.Node]) -> bool:
+    if not all(given in frozen for given in node.all_input_nodes):
+        return False
+    if node.op == "get_attr":
+        owner, _, name = node.target.rpartition(".")
+        return not getattr(network.get_submodule(owner), name).requires_grad
+    if node.op == "call_module":
+        module = modules[node.target]
+        by_chance = any(isinstance(part, _CHANCE) and part.training and part.p > 0 for part in module.modules())
+        return not by_chance and not any(p.requires_grad for p in module.parameters())
+    return node.target not in _CHANCE_FUNCTIONS
+
+
+class FrozenOnce(NamedTuple):
+    """A model without its frozen prefix, and what the prefix makes of the images."""
+
+    rest: Rest
+    views: Tensor  # float32 (V, N, ...): of the train split, in V views of each image
+    unseen: Tensor  # float32 (N, ...): of the validation split
+
+
+def compute_frozen_once(
+    model: Backbone, images: Tensor, unseen: Tensor, config: TrainConfig, progress: bool = False
+) -> FrozenOnce | None:
+    """Compute the frozen layers' outputs for every image, in every view that training will ask for.
+
+    Where images are at most mirrored, both views of each are computed, and training sees what it would have seen
+    otherwise. Where they are altered in other ways too, `config.views` views of each are drawn.
+
+    Args:
+        images, unseen: uint8 (N, C, H, W) of the train and the validation split, on the model's device.
+    Returns: None where every step must compute the frozen layers: none are in front, or their outputs would take more
+        than 2 GiB.
+    """
+    parts = split_at_frozen(model)
+    if parts is None:
+        return None
+    prefix, rest = parts
+    model.eval().to(memory_format=torch.channels_last)
+    count = config.views if augments(config) else 2 if config.flip else 1
+    with torch.no_grad():
+        each = prefix(model.normalise(images[:1])).nbytes
+        if each * (count * len(images) + len(unseen)) > _MOST_BYTES:
+            return None
+        draws = torch.Generator().manual_seed(config.seed)
+        with tqdm(total=count + 1, desc="frozen layers", delay=2, leave=False, disable=not progress) as bar:
+            made = []
+            for view in (*_views(images, count, config, draws), unseen):
+                batches = (model.normalise(batch) for batch in view.split(_BATCH))
+                made.append(torch.cat([prefix(b.contiguous(memory_format=torch.channels_last)) for b in batches]))
+                bar.update()
+    return FrozenOnce(rest, torch.stack(made[:-1]), made[-1])
+
+
+def _views(images: Tensor, count: int, config: TrainConfig, draws: torch.Generator) -> Iterator[Tensor]:
+    """Give each view of all images; where images are only mirrored, first the mirrored one (see feature_batches)."""
+    if not augments(config):
+        yield from ([images.flip(-1), images] if config.flip else [images])
+        return
+    for _ in range(count):
+        mirrored = (torch.rand(len(images), generator=draws) < 0.5).to(images.device) & config.flip
+        yield augment(torch.where(mirrored[:, None, None, None], images.flip(-1), images), config, draws)
+
+
+def feature_batches(
+    views: Tensor, targets: Tensor, config: TrainConfig, draws: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give batches as training_batches does, each image in a view drawn anew.
+
+    Where mirroring is all there is, the draws are the same too, and so are the batches.
+
+    Args:
+        views: float (V, N, ...), of compute_frozen_once. targets: int64 (N,).
+    """
+    for rows in batch_rows(targets, config, draws):
+        view = (torch.rand(len(rows), generator=draws) * len(views)).long().to(targets.device)
+        rows = rows.to(targets.device)
+        yield views[view, rows], targets[rows]

@@ -1,0 +1,103 @@
+"""One epoch: learn from every batch once, and score the images that are not learnt from."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ggo_lab.backbones import Backbone
+from ggo_lab.errors import ModelError
+from ggo_lab.training.config import PLAIN, Speed, TrainConfig
+from ggo_lab.training.memory import Memory
+
+_SCORE_BATCH = 64  # images at once when nothing is learnt; it changes memory and time, not the result
+
+
+def train_epoch(
+    model: Backbone,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    speed: Speed = PLAIN,
+    epoch: int = 1,
+    memory: Memory | None = None,
+    class_weights: Tensor | None = None,
+) -> tuple[float, float]:
+    """Learn from every batch once; give the mean loss and the accuracy while learning.
+
+    Args:
+        batches: images uint8 (B, 3, H, W) and targets int64 (B,), grade - 1, on the model's device.
+        epoch: its number, for the message of an error.
+        class_weights: float (4,), how much an image of each grade counts; None: all alike.
+        memory: remembers from epoch to epoch how many images the device takes at once.
+    Raises:
+        ModelError: the loss is no longer a number, or two images are too many for the device's memory.
+    """
+
+    def gradients(images: Tensor, targets: Tensor, total: float) -> tuple[Tensor, Tensor]:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=speed.bf16):
+            outputs = model.outputs(images)
+            errors = [w * cross_entropy(y.float(), targets, class_weights, reduction="sum") for w, y in outputs]
+            loss = sum(errors) / total
+        loss.backward()
+        return loss.detach(), (outputs[0][1].argmax(1) == targets).sum()
+
+    model.train()
+    memory = memory or Memory()
+    losses, right, sizes = [], [], []
+    for images, targets in batches:
+        optimizer.zero_grad()
+        total = len(images) if class_weights is None else class_weights[targets].sum()
+        # All at once, unless the device has run out of memory.
+        loss, correct = memory.in_parts(gradients, model, images, targets, total)
+        optimizer.step()
+        losses.append(loss)
+        right.append(correct)
+        sizes.append(len(images))
+    # Numbers are fetched once an epoch: each fetch makes the program wait for the GPU.
+    losses, right = torch.stack(losses).tolist(), torch.stack(right).sum().item()
+    for step, loss in enumerate(losses, 1):
+        if not math.isfinite(loss):
+            raise diverged(f"The training loss is {loss} at step {step} of epoch {epoch}", model, optimizer)
+    # Weighted by size: the last batch may be smaller, and its images count no more than others.
+    return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes), right / sum(sizes)
+
+
+@torch.inference_mode()
+def score(model: Backbone, images: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Give the mean loss and the accuracy on images that the model does not learn from.
+
+    Always in 32-bit arithmetic, so that the state is chosen by the numbers that `predict` will find again.
+
+    Args:
+        images: uint8 (N, 3, H, W). targets: int64 (N,), grade - 1. Both on the model's device.
+    """
+    model.eval()
+    loss_sum = right = 0.0
+    for batch, batch_targets in zip(images.split(_SCORE_BATCH), targets.split(_SCORE_BATCH), strict=True):
+        logits = model(batch)
+        loss_sum += cross_entropy(logits, batch_targets, reduction="sum").item()
+        right += (logits.argmax(1) == batch_targets).sum().item()
+    return loss_sum / len(images), right / len(images)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Make the optimizer of the parameters that learn."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "adam":
+        return torch.optim.Adam(learning, lr=config.lr)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(learning, lr=config.lr)
+    return torch.optim.SGD(learning, lr=config.lr, momentum=0.9)
+
+
+def diverged(what: str, model: Backbone, optimizer: torch.optim.Optimizer) -> ModelError:
+    """Make the error of a loss that is no number, with its likely cause."""
+    lr = optimizer.param_groups[0]["lr"]
+    return ModelError(
+        f"{what}: the weights have grown without bound. Most likely lr={lr:g} is too high for {model.name}; build the "
+        f"model anew, for its weights are spoilt, and try lr={lr / 10:g}. If that does not help, the pretrained "
+        "weights may be damaged.",
+        lr,
+    )
