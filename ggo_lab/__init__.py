@@ -36,7 +36,16 @@ _ROOMS = {
     ],
     "backbones": ["BACKBONES", "Backbone", "build_backbone", "count_parameters"],
     "training": ["TrainConfig", "History", "fit", "save_model", "load_model"],
-    "evaluation": ["Predictions", "Report", "predict", "evaluate", "wilson"],
+    "evaluation": [
+        "Predictions",
+        "Report",
+        "Comparison",
+        "predict",
+        "evaluate",
+        "compare",
+        "how_many_scans_needed",
+        "wilson",
+    ],
     "saliency": ["grad_cam", "share_inside"],
     "plots": [
         "use_style",
