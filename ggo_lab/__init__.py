@@ -44,6 +44,7 @@ _ROOMS = {
         "evaluate",
         "compare",
         "how_many_scans_needed",
+        "ggo_baseline",
         "wilson",
     ],
     "saliency": ["grad_cam", "share_inside"],
