@@ -54,7 +54,9 @@ def _falling(index: np.ndarray) -> np.ndarray:
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def bootstrap_weights(patients: list[str], indices: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+def bootstrap_weights(
+    patients: list[str], indices: np.ndarray, draws: int, rng: np.random.Generator, times: float = 1.0
+) -> np.ndarray:
     """Draw patients with replacement, and say how often each scan counts in every draw.
 
     Patients, not scans, are drawn: two scans of one person are not two independent witnesses. The draw is stratified
@@ -68,20 +70,35 @@ def bootstrap_weights(patients: list[str], indices: np.ndarray, draws: int, rng:
     Args:
         patients: of each of N scans.
         indices: int (N,), grade - 1.
+        times: how many times as many patients each draw takes as there are.
     Returns: float64 (draws, N + 16); the last columns are of imagined_scans.
+    """
+    return add_imagined(*draw_patients(patients, indices, draws, rng, times), rng)
+
+
+def draw_patients(
+    patients: list[str], indices: np.ndarray, draws: int, rng: np.random.Generator, times: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw as bootstrap_weights does, without saying what the imagined patients are predicted to be.
+
+    Returns: how often each scan counts, float64 (draws, N), and each grade's imagined patient, int64 (draws, 4).
     """
     _, patient = np.unique(np.asarray(patients, object).astype(str), return_inverse=True)
     highest = np.zeros(patient.max() + 1, int)
     np.maximum.at(highest, patient, indices)
-    drawn = np.empty((draws, len(highest)))
-    imagined = np.zeros((draws, len(Grade), len(Grade)))
+    drawn, imagined = np.empty((draws, len(highest))), np.zeros((draws, len(Grade)), int)
     for grade in np.unique(highest):
         members = np.flatnonzero(highest == grade)
         n = len(members)
-        chances = np.concatenate([np.full(n, 1.0), _falling(np.array([grade]))[0]]) / (n + 1)
-        counts = rng.multinomial(n, chances, size=draws)
-        drawn[:, members], imagined[:, grade] = counts[:, :n], counts[:, n:]
-    return np.concatenate([drawn[:, patient], imagined.reshape(draws, -1)], axis=1)
+        counts = rng.multinomial(max(1, round(n * times)), np.full(n + 1, 1 / (n + 1)), size=draws)
+        drawn[:, members], imagined[:, grade] = counts[:, :n], counts[:, n]
+    return drawn[:, patient], imagined
+
+
+def add_imagined(drawn: np.ndarray, imagined: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Predict for the imagined patients of draw_patients, and give weights as bootstrap_weights does."""
+    predicted = rng.multinomial(imagined, _falling(np.arange(len(Grade))))  # (draws, true, predicted)
+    return np.concatenate([drawn, predicted.reshape(len(drawn), -1)], axis=1)
 
 
 def percentile_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Interval:

@@ -86,6 +86,30 @@ def mean_auc(true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -
                      out=np.full(len(areas), np.nan))  # fmt: skip
 
 
+LOWER_IS_BETTER = ("mean grade error", "two grades off")
+
+
+def every_measure(
+    true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, present: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Every measure for every row of weights (K, N): dict of (K,), in the order of a report."""
+    counts = confusion(true, probabilities.argmax(axis=1), weights)
+    return {
+        "macro-F1": macro_f1(counts, present),
+        "accuracy": accuracy(counts),
+        "MCC": matthews(counts),
+        "AUC": mean_auc(true, probabilities, weights),
+        "weighted kappa": weighted_kappa(counts),
+        "mean grade error": mean_grade_error(counts),
+        "two grades off": two_off(counts),
+    }
+
+
+def present(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Say which grades occur, bool (4,): the others are no part of macro-F1."""
+    return np.bincount(np.concatenate([true, predicted]), minlength=_GRADES) > 0
+
+
 def _auc_of_grades(true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
     areas = np.full((len(weights), _GRADES), np.nan)
     for grade in range(_GRADES):

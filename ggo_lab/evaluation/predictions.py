@@ -69,6 +69,22 @@ class Predictions:
             self.made_by,
         )
 
+    def in_order_of(self, names: list[str], called: str) -> "Predictions":
+        """The predictions for these scans, in their order.
+
+        Args:
+            called: what these predictions are, to begin the message of an error.
+        Raises:
+            CohortError: some of the scans are not among them.
+        """
+        row_of = {scan: row for row, scan in enumerate(self.names)}
+        absent = [scan for scan in names if scan not in row_of]
+        if absent:
+            raise CohortError(
+                f"{called} has no prediction for {len(absent)} of the scans, such as {absent[0]}.", absent
+            )
+        return self.subset(np.array([row_of[scan] for scan in names]))
+
     def to_frame(self) -> pd.DataFrame:
         """A row a scan: name, patient, true grade, predicted grade (both 1..4) and the four probabilities."""
         true = pd.Series(self.indices + 1, dtype="Int64").mask(self.indices < 0)

@@ -74,7 +74,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """The report as Markdown, to paste into a README or an issue."""
-        tables = [_markdown(self._scores_as_text()), _markdown(self._grades_as_text()), _markdown(self.confusion)]
+        tables = [as_markdown(self._scores_as_text()), as_markdown(self._grades_as_text()), as_markdown(self.confusion)]
         cautions = "\n".join(f"- {caution}" for caution in self.cautions)
         return "\n\n".join([f"**{self._headline()}**", *tables, _CONFUSION_SAID, cautions]) + "\n"
 
@@ -141,11 +141,11 @@ def evaluate(
     if len(judged) == 0:
         raise CohortError(f"None of the {len(predictions)} scans has a known grade, so there is nothing to judge.")
     true, predicted = judged.indices, judged.predicted
-    present = np.bincount(np.concatenate([true, predicted]), minlength=len(Grade)) > 0
+    present = measures.present(true, predicted)
     weights = bootstrap_weights(judged.patients, true, draws, np.random.default_rng(seed))
-    values = _scores(true, judged.probabilities, np.ones((1, len(judged))), present)
+    values = measures.every_measure(true, judged.probabilities, np.ones((1, len(judged))), present)
     imagined_true, imagined_probabilities = imagined_scans()
-    resampled = _scores(
+    resampled = measures.every_measure(
         np.concatenate([true, imagined_true]),
         np.concatenate([judged.probabilities, imagined_probabilities]),
         weights,
@@ -162,42 +162,19 @@ def evaluate(
     return Report(judged, scores, per_grade, confusion, cautions, draws, seed)
 
 
-def _scores(
-    true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, present: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Every measure for every row of weights (K, N): dict of (K,)."""
-    counts = measures.confusion(true, probabilities.argmax(axis=1), weights)
-    return {
-        "macro-F1": measures.macro_f1(counts, present),
-        "accuracy": measures.accuracy(counts),
-        "MCC": measures.matthews(counts),
-        "AUC": measures.mean_auc(true, probabilities, weights),
-        "weighted kappa": measures.weighted_kappa(counts),
-        "mean grade error": measures.mean_grade_error(counts),
-        "two grades off": measures.two_off(counts),
-    }
-
-
 def _baselines(judged: Predictions, given: Mapping[str, Predictions]) -> dict[str, list[float]]:
-    """Scores of the baselines, each in the order of _scores."""
+    """Scores of the baselines, each in the order of measures.every_measure."""
     everyone = np.ones((1, len(judged)))
     totals = np.bincount(judged.indices, minlength=len(Grade)).astype(float)
     majority = np.tile(np.eye(len(Grade))[totals.argmax()], (len(judged), 1))
     rules = {"majority": Predictions(judged.names, judged.patients, judged.indices, majority)}
     for name, predictions in given.items():
-        row_of = {scan: row for row, scan in enumerate(predictions.names)}
-        absent = [scan for scan in judged.names if scan not in row_of]
-        if absent:
-            raise CohortError(
-                f"The baseline {name!r} has no prediction for {len(absent)} of the scans, such as {absent[0]}.", absent
-            )
-        rules[name] = predictions.subset(np.array([row_of[scan] for scan in judged.names]))
+        rules[name] = predictions.in_order_of(judged.names, f"The baseline {name!r}")
     scores = {}
     for name, rule in rules.items():
-        present = np.bincount(np.concatenate([judged.indices, rule.predicted]), minlength=len(Grade)) > 0
-        scores[name] = [
-            float(values[0]) for values in _scores(judged.indices, rule.probabilities, everyone, present).values()
-        ]
+        present = measures.present(judged.indices, rule.predicted)
+        found = measures.every_measure(judged.indices, rule.probabilities, everyone, present)
+        scores[name] = [float(values[0]) for values in found.values()]
     scores["chance"] = _chance(totals)
     return {"majority": scores.pop("majority"), "chance": scores.pop("chance"), **scores}
 
@@ -249,6 +226,7 @@ def _cautions(unknown: int, scores: pd.DataFrame, per_grade: pd.DataFrame, count
     yield "The intervals say what other patients from the same source would give, not another hospital or scanner."
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def as_markdown(table: pd.DataFrame) -> str:
+    """Write a table as Markdown, its index as the first column."""
     header = f"| | {' | '.join(table.columns)} |\n|{'---|' * (len(table.columns) + 1)}\n"
     return header + "\n".join(f"| {name} | {' | '.join(map(str, row))} |" for name, *row in table.itertuples())
