@@ -204,10 +204,12 @@ def _child(seed: int, first: int, count: int, corpus_folder: Path) -> None:
 
 
 def _peak_kb() -> int:
-    """Peak memory of this process; 0 where the system does not tell it in this way."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+    """Peak memory of this process and of the decoder that it started; 0 where the system does not tell it so."""
+    children = Path("/proc/self/task").glob("*/children")
+    processes = ["self", *(number for file in children for number in file.read_text().split())]
+    statuses = [Path(f"/proc/{process}/status") for process in processes]
+    lines = [line for status in statuses if status.exists() for line in status.read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def _stored_corpus(folder: Path) -> dict[str, Sample]:

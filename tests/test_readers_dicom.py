@@ -20,7 +20,7 @@ from scan_files import (
 )
 
 from ggo_lab.errors import ScanError
-from ggo_lab.readers import read_scan
+from ggo_lab.readers import dicom_pixels, read_scan
 from ggo_lab.scan import PADDING_HU
 
 
@@ -236,7 +236,7 @@ def test_a_compressed_picture_of_another_size_is_refused_before_it_is_decoded(tm
     header = pydicom.dcmread(paths[2])
     header.Rows = header.Columns = 20
     header.save_as(paths[2])
-    monkeypatch.setattr("ggo_lab.readers.dicom_pixels.sitk.ImageFileReader", None)
+    monkeypatch.setattr("ggo_lab.readers.dicom_pixels._DECODER.decode", None)
     with pytest.raises(ScanError, match="the slice cannot be decoded"):
         read_scan(paths[2])
 
@@ -262,3 +262,28 @@ def test_each_file_is_opened_for_its_header_and_once_for_its_pixels(tmp_path, mo
     monkeypatch.setattr(Path, "open", counted)
     read_scan(tmp_path)
     assert set(opened.values()) == {2}
+
+
+def test_a_picture_that_crashes_the_decoder_is_refused(tmp_path):
+    """144 bits a pixel: GDCM's decoder of JPEG-Lossless reads beyond its memory. It dies alone."""
+    paths = write_slices(tmp_path, chest(), "JPEG-Lossless")
+    data = paths[2].read_bytes()
+    paths[2].write_bytes(data.replace(b"\xff\xc3\x00\x0b\x10", b"\xff\xc3\x00\x0b\x90"))
+    with pytest.raises(ScanError, match="the slice cannot be decoded") as caught:
+        read_scan(tmp_path)
+    assert caught.value.subject == paths[2]
+    paths[2].write_bytes(data)
+    assert np.array_equal(read_scan(tmp_path).hu, chest())  # another has taken its place
+
+
+def test_a_picture_that_takes_the_decoder_too_long_is_refused(tmp_path, monkeypatch):
+    write_slices(tmp_path / "scan", chest(), "JPEG-Lossless")
+    sleeper = tmp_path / "sleeper.py"
+    sleeper.write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
+    dicom_pixels._DECODER.stop()
+    with monkeypatch.context() as patch:
+        patch.setattr(dicom_pixels, "_CHILD", sleeper)
+        patch.setattr(dicom_pixels, "_LONGEST_DECODING_S", 0.2)
+        with pytest.raises(ScanError, match="the slice cannot be decoded"):
+            read_scan(tmp_path / "scan")
+    assert np.array_equal(read_scan(tmp_path / "scan").hu, chest())

@@ -1,6 +1,5 @@
 """DICOM: every picture is asked for its place, one series is chosen, slices lie by position."""
 
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,12 +158,11 @@ def _stored(frames: list[Frame]) -> Iterator[tuple[int, np.ndarray]]:
     wanted = defaultdict(dict)
     for k, frame in enumerate(frames):
         wanted[frame.path][frame.number] = k
-    with tempfile.TemporaryDirectory() as folder:
-        for places in wanted.values():
-            pixels = frames[next(iter(places.values()))].pixels
-            for number, values in enumerate(stored_planes(pixels, Path(folder) / "frame.dcm")):
-                if number in places:
-                    yield places[number], values
+    for places in wanted.values():
+        pixels = frames[next(iter(places.values()))].pixels
+        for number, values in enumerate(stored_planes(pixels)):
+            if number in places:
+                yield places[number], values
 
 
 def _without_repeats(frames: list[Frame], hu: np.ndarray, path: Path) -> list[int]:

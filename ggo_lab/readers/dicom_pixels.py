@@ -1,14 +1,20 @@
 """The pictures of a DICOM file: as they lie there, or through GDCM's decoders where compressed."""
 
+import atexit
+import contextlib
 import functools
 import io
+import os
+import subprocess
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, CTImageStorage, RLELossless
@@ -16,15 +22,14 @@ from pydicom.uid import UID, CTImageStorage, RLELossless
 from ggo_lab.errors import ScanError
 from ggo_lab.readers.dicom_headers import Pixels, quiet_pydicom
 
+_CHILD = Path(__file__).with_name("gdcm_child.py")
+_LONGEST_DECODING_S = 4.0  # of one picture; 512 x 512 take 0.04
 _PIXEL_DATA_OB = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff"  # its tag, type and undefined length, explicit little endian
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 
-def stored_planes(pixels: Pixels, scratch: Path) -> Iterator[np.ndarray]:
+def stored_planes(pixels: Pixels) -> Iterator[np.ndarray]:
     """The stored values (rows, columns) of one picture after another, in the order of the file.
-
-    Args:
-        scratch: a file that may be written, for decoders that read files only.
 
     Raises:
         ScanError: a picture that cannot be decoded.
@@ -35,7 +40,7 @@ def stored_planes(pixels: Pixels, scratch: Path) -> Iterator[np.ndarray]:
             return
         frames = _packed_frames(file, pixels)
         for _ in range(pixels.frames):
-            yield _decoded(next(frames, b""), pixels, scratch)
+            yield _decoded(next(frames, b""), pixels)
 
 
 def _open(pixels: Pixels) -> BinaryIO:
@@ -77,28 +82,83 @@ def _packed_frames(file: BinaryIO, pixels: Pixels) -> Iterator[bytes]:
         raise _undecodable(pixels) from error
 
 
-def _decoded(frame: bytes, pixels: Pixels, scratch: Path) -> np.ndarray:
-    """One compressed picture through GDCM.
+def _decoded(frame: bytes, pixels: Pixels) -> np.ndarray:
+    """One compressed picture through GDCM, where the picture's own header claims the size that it should have.
 
-    GDCM crashes, hangs or takes gigabytes on damaged headers. So it gets a file that is written here, with nothing in
-    it but the picture, and only where the picture's own header claims the size that it should have.
+    GDCM takes gigabytes on damaged headers. So it gets a file that is written here, with nothing in it but the picture.
     """
     if not _is_whole(frame, pixels):
         raise _undecodable(pixels)
     header = _bare_header(
         pixels.syntax, pixels.rows, pixels.columns, pixels.allocated, pixels.bits, pixels.high_bit, pixels.signed
     )
-    scratch.write_bytes(header + _PIXEL_DATA_OB + encapsulate([frame]) + _SEQUENCE_END)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(scratch))
-    try:
-        values = sitk.GetArrayFromImage(reader.Execute())
-    except RuntimeError as error:
-        raise _undecodable(pixels) from error
-    if values.shape != (1, pixels.rows, pixels.columns):
+    values = _DECODER.decode(header + _PIXEL_DATA_OB + encapsulate([frame]) + _SEQUENCE_END)
+    if values is None or values.size != pixels.rows * pixels.columns:
         raise _undecodable(pixels)
-    return values[0]
+    return values.reshape(pixels.rows, pixels.columns)
+
+
+class _Decoder:
+    """GDCM in a process of its own: on damaged pictures it may crash or hang, and would take the notebook with it.
+
+    The process starts with the first compressed picture, serves all that follow, and ends with this one.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._child = None
+        self._owner = None  # a forked process must not share the pipes of the one it comes from
+
+    def decode(self, file: bytes) -> np.ndarray | None:
+        """The pixels (1-D) of a DICOM file given as bytes; None where GDCM fails, dies, or takes too long."""
+        with self._lock, tempfile.TemporaryDirectory() as folder:
+            picture = Path(folder) / "picture.dcm"
+            picture.write_bytes(file)
+            if self._child is None or self._owner != os.getpid():
+                self._start()
+            watchdog = threading.Timer(_LONGEST_DECODING_S, self._child.kill)
+            watchdog.start()
+            try:
+                return self._ask(picture)
+            except (OSError, ValueError):  # the pipe is broken, or ended before the answer did
+                self.stop()
+                return None
+            finally:
+                watchdog.cancel()
+
+    def _start(self) -> None:
+        # -P: modules of this folder must not stand before those of the same name elsewhere.
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", str(_CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._owner = os.getpid()
+        self._child.stdout.readline()  # it is ready; loading GDCM takes time, which is no picture's
+
+    def _ask(self, picture: Path) -> np.ndarray | None:
+        self._child.stdin.write(f"{picture}\n".encode())
+        self._child.stdin.flush()
+        kind, count = self._child.stdout.readline().split()
+        data = self._child.stdout.read(int(count))
+        if len(data) < int(count):
+            raise ValueError("the answer broke off")
+        return np.frombuffer(data, kind.decode()) if data else None
+
+    def stop(self) -> None:
+        """End the process; the next picture starts another."""
+        if self._child is not None and self._owner == os.getpid():
+            self._child.kill()
+            with contextlib.suppress(OSError):  # what still waits for a dead process cannot be written
+                self._child.stdin.close()
+            self._child.stdout.close()
+            self._child.wait()
+        self._child = None
+
+
+_DECODER = _Decoder()
+atexit.register(_DECODER.stop)
 
 
 @functools.lru_cache(maxsize=8)  # all slices of a scan share one
