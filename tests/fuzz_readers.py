@@ -29,6 +29,7 @@ from scan_files import SYNTAXES, as_itk, chest, text_volumes, write_enhanced, wr
 
 from ggo_lab.errors import GgoLabError
 from ggo_lab.readers import read_labels, read_scan
+from ggo_lab.readers.dicom import read_dicom
 from ggo_lab.scan import check_hu, window
 
 LONGEST_S = 5.0
@@ -190,6 +191,7 @@ def _child(seed: int, first: int, count: int, corpus_folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "case"
         folder.mkdir()
+        read_dicom(sorted((corpus_folder / "dicom JPEG-LS").iterdir()), folder, None)  # loads the decoder, once
         for number in range(first, first + count):
             name, files, opened = damaged(samples, seed, number)
             _write(files, folder)
