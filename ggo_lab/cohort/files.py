@@ -8,22 +8,22 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import pandas as pd
-import SimpleITK as sitk
 
 from ggo_lab.cohort.findings import Finding, Findings, about
 from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError
 from ggo_lab.readers import read_scan
 from ggo_lab.readers.dicom import is_dicom
-from ggo_lab.readers.itk import METAIMAGE_NRRD_SUFFIXES, quiet_itk
+from ggo_lab.readers.dicom_headers import read_frames
+from ggo_lab.readers.metaimage import METAIMAGE_SUFFIXES
 from ggo_lab.readers.nifti import NIFTI_SUFFIXES
+from ggo_lab.readers.nrrd import NRRD_SUFFIXES
 from ggo_lab.readers.pictures import PICTURE_SUFFIXES
 from ggo_lab.scan import Scan
 
-_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *METAIMAGE_NRRD_SUFFIXES)
+_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *METAIMAGE_SUFFIXES, *NRRD_SUFFIXES)
 _NO_SCAN = re.compile(r"(^|[^a-z])(masks?|labels?|seg|segmentations?)([^a-z]|$)")
 _SPLIT_WORDS = {"train": "train", "val": "validation", "test": "test"}
-_PATIENT_ID = "0010|0020"
 _DICOM_INDEX = "DICOMDIR"  # a table of contents on discs; bears DICOM's mark and holds no picture
 
 
@@ -217,15 +217,8 @@ def _dicom_patient(path: Path) -> str | None:
     first = next((f for f in sorted(path.iterdir()) if f.is_file() and _bears_dicom_mark(f)), None)
     if first is None:
         return None
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(first))
-    with quiet_itk():
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:  # damaged; prepare will name it
-            return None
-    value = reader.GetMetaData(_PATIENT_ID) if reader.HasMetaDataKey(_PATIENT_ID) else ""
-    return value.encode("utf-8", "replace").decode().strip(" \0") or None
+    frames = read_frames(first)  # none in a damaged file, which prepare will name
+    return frames[0].patient or None if frames else None
 
 
 def _read_row(row: dict) -> Scan:
