@@ -145,7 +145,7 @@ def test_prepare_fills_the_cache(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
         "ggo_lab.cohort.phantoms.make_phantom",
-        lambda involvement, seed, shape: gl.make_phantom(involvement=involvement, seed=seed, shape=(8, 48, 48)),
+        lambda **choices: gl.make_phantom(**{**choices, "shape": (8, 48, 48)}),
     )
     code, out, _ = answer(capsys, "prepare", "--cohort", "phantom", "--scans", 3, "--size", 32)
     assert code == 0 and "ImageSet of 3 images" in out

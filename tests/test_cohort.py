@@ -25,9 +25,20 @@ def test_phantom_cohort_has_the_papers_shares_and_is_split_by_patient():
     shares = found.table["grade"].value_counts(normalize=True)
     for grade, share in PAPER_GRADE_SHARES.items():
         assert shares[grade] == pytest.approx(share, abs=0.011)
-    assert {s: len(getattr(found, s)) for s in SPLITS} == {"train": 60, "validation": 20, "test": 20}
+    assert len(found) == 100 and found.table["patient"].nunique() == 91
+    assert {s: getattr(found, s).table["patient"].nunique() for s in SPLITS} == {
+        "train": 55,
+        "validation": 18,
+        "test": 18,
+    }
     for split in SPLITS:
         assert set(getattr(found, split).table["grade"]) == {1, 2, 3, 4}
+
+
+def test_the_majority_guess_is_far_below_a_reader():
+    grades = gl.phantom_cohort(600).table["grade"]
+    share = grades.value_counts(normalize=True).max()
+    assert 2 * share / (1 + share) / 4 == pytest.approx(0.13, abs=0.005)
 
 
 def test_phantom_cohort_is_the_same_for_the_same_seed_only():
@@ -37,6 +48,59 @@ def test_phantom_cohort_is_the_same_for_the_same_seed_only():
         .table["involvement"]
         .equals(gl.phantom_cohort(20, seed=2).table["involvement"])
     )
+
+
+@pytest.mark.parametrize(("share", "twice"), [(0, 0), (0.1, 27), (1, 150)])
+def test_second_scans_are_of_one_patient_in_one_split_and_near_the_first(share, twice):
+    table = gl.phantom_cohort(300, second_scans=share).table
+    scans_of = table.groupby("patient")
+    assert (scans_of.size() == 2).sum() == twice and scans_of.size().max() == (2 if twice else 1)
+    assert scans_of["split"].nunique().max() == 1 and scans_of["patient_seed"].nunique().max() == 1
+    assert table["phantom_seed"].is_unique
+    if share == 0.1:
+        apart = scans_of["involvement"].agg(np.ptp)[scans_of.size() == 2]
+        assert 0.03 < apart.median() < 0.2
+        assert scans_of["grade"].nunique().max() == 2, "in some the disease went on to another grade"
+
+
+def test_a_second_scan_shows_the_same_anatomy_and_another_disease():
+    small = gl.phantom_cohort(4, seed=5, shape=(16, 48, 48), second_scans=1)
+    first, second, other = (small.scan(i) for i in (0, 1, 2))
+    assert small.row(0)["patient"] == small.row(1)["patient"] != small.row(2)["patient"]
+
+    def lungs_agree(one, two):
+        a, b = one.truth.lungs, two.truth.lungs
+        return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+    assert lungs_agree(first, second) > 0.95 > lungs_agree(first, other)
+    assert not np.array_equal(first.hu, second.hu)
+    assert second.truth.involvement == pytest.approx(small.row(1)["involvement"], abs=0.01)
+
+
+def test_reader_noise_changes_labels_near_the_edges_and_nothing_else():
+    true, read = (gl.phantom_cohort(1000, seed=4, reader_noise=noise).table for noise in (0, 0.05))
+    assert true["grade"].equals(true["true_grade"]) and read["true_grade"].equals(true["true_grade"])
+    assert read["involvement"].equals(true["involvement"]) and read["patient"].equals(true["patient"])
+    changed = read[read["grade"] != read["true_grade"]]
+    assert 0.05 < len(changed) / 1000 < 0.13
+    from_edge = np.abs(changed["involvement"].to_numpy()[:, None] - np.array(gl.BAND_EDGES)).min(axis=1)
+    assert from_edge.max() < 0.2 and (read["grade"] - read["true_grade"]).abs().max() == 1
+
+
+def test_controls_have_no_disease_no_grade_and_teach_nothing():
+    found = gl.phantom_cohort(10, seed=2, shape=(8, 32, 32), controls=2, reader_noise=0.3)
+    controls = found.table.tail(2)
+    assert controls["grade"].isna().all() and controls["true_grade"].isna().all()
+    assert (controls["split"] == "test").all() and (controls["involvement"] == 0).all()
+    assert not found.scan(11).truth.lesions.any()
+    alone = gl.phantom_cohort(10, seed=2, shape=(8, 32, 32), reader_noise=0.3).table
+    pd.testing.assert_frame_equal(found.table.head(10), alone)
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"controls": -1}, {"second_scans": 1.5}, {"reader_noise": -0.1}])
+def test_phantom_cohort_refuses_what_it_cannot_make(wrong):
+    with pytest.raises(gl.CohortError, match=next(iter(wrong)).replace("controls", "controls make")):
+        gl.phantom_cohort(**wrong)
 
 
 def test_the_scan_of_a_row_has_the_rows_name_grade_and_involvement():

@@ -321,7 +321,7 @@ def test_a_damaged_table_is_refused(tmp_path, content):
 
 
 def test_the_data_readme_names_only_what_the_package_has():
-    text = (Path(__file__).parents[1] / "data" / "README.md").read_text()
+    text = (Path(__file__).parents[1] / "data" / "README.md").read_text(encoding="utf-8")
     called = set(re.findall(r"\bgl\.([\w.]+)", text))
     assert {"cov19_ctdb", "mosmed", "covid_ct_md", "stoic", "read_cohort", "Cohort.from_folder"} <= called
     for name in called:

@@ -217,7 +217,7 @@ def _dicom_patient(path: Path) -> str | None:
     first = next((f for f in sorted(path.iterdir()) if f.is_file() and _bears_dicom_mark(f)), None)
     if first is None:
         return None
-    frames = read_frames(first)  # none where it is damaged; prepare will name it
+    frames = read_frames(first)  # none in a damaged file, which prepare will name
     return frames[0].patient or None if frames else None
 
 

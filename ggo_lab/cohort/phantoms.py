@@ -8,7 +8,7 @@ import pandas as pd
 
 from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError
-from ggo_lab.grades import Grade
+from ggo_lab.grades import Grade, grade_of
 from ggo_lab.phantom import make_phantom
 from ggo_lab.scan import Scan
 from ggo_lab.storage import code_fingerprint
@@ -18,46 +18,106 @@ PAPER_GRADE_SHARES = {Grade.MILD: 0.29, Grade.MODERATE: 0.27, Grade.SEVERE: 0.36
 # The easiest phantom to call mild still shows something, and no phantom sits on a band's edge, where a voxel of
 # rounding would change its grade.
 _LEAST_INVOLVEMENT, _EDGE_MARGIN, _MOST_INVOLVEMENT = 0.03, 0.02, 0.92
+# Standard deviation of how far the involvement moves between two scans of a patient. A choice: disease that has got
+# better or worse, and is still of the same or the next grade.
+_FOLLOW_UP_SD = 0.12
 
 
-def phantom_cohort(n: int = 120, seed: int = 0, shape: tuple[int, int, int] = (64, 256, 256)) -> Cohort:
+def phantom_cohort(
+    n: int = 120,
+    seed: int = 0,
+    shape: tuple[int, int, int] = (64, 256, 256),
+    *,
+    second_scans: float = 0.1,
+    reader_noise: float = 0.0,
+    controls: int = 0,
+) -> Cohort:
     """Describe a cohort of phantoms, already split by patient; each scan is made when it is opened.
 
     Args:
-        n: number of scans, one per patient; grades in the paper's shares (29/27/36/8%).
+        n: number of scans with disease; grades in the paper's shares (29/27/36/8%).
         seed: of everything. The same seed gives the same patients on any machine.
         shape: voxels (Z, Y, X) of each scan.
-    Returns: a Cohort whose table also holds `involvement` (0..1, as asked for) and `phantom_seed`.
+        second_scans: share of the patients who are scanned twice: the same anatomy, the disease further on or healed
+            a little. Both scans are in one split.
+        reader_noise: standard deviation of a reader's estimate of involvement, 0..1. The `grade` is then what that
+            reader says, which differs from the truth near the bands' edges. Two readers with 0.05 agree with a kappa
+            of 0.79; about 0.80 is published for visual scores.
+        controls: further scans without disease, of other patients. Their grade is unknown, so that nothing can be
+            learnt from them, and they are in the test split.
+    Returns: a Cohort whose table also holds `true_grade`, `involvement` (0..1, as asked for), `phantom_seed` and
+        `patient_seed`.
     """
-    if n < 1:
-        raise CohortError(f"n={n} scans make no cohort; ask for at least 1.", n)
-    rng = np.random.default_rng(seed)
+    if n < 1 or controls < 0:
+        raise CohortError(f"n={n} scans and {controls} controls make no cohort; ask for at least 1 and 0.", n)
+    if not 0 <= second_scans <= 1 or not 0 <= reader_noise <= 1:
+        raise CohortError(
+            f"second_scans={second_scans} and reader_noise={reader_noise} must be from 0 to 1, such as 0.1 and 0.05.",
+            (second_scans, reader_noise),
+        )
+    involvement = _involvements(n, np.random.default_rng(seed))
+    patient = _patients(involvement, second_scans, np.random.default_rng([seed, 1]))
+    order = np.argsort(patient, kind="stable")  # two scans of a patient stand side by side
+    involvement = np.concatenate([involvement[order], np.zeros(controls)])
+    patient = np.concatenate([patient[order], patient.max() + 1 + np.arange(controls)])
+    seen = involvement + reader_noise * np.random.default_rng([seed, 2]).standard_normal(len(involvement))
+    seen = np.where(involvement > 0, np.clip(seen, _LEAST_INVOLVEMENT, 1), 0)
+    seeds = seed * 100_000 + np.arange(n + controls)
+    table = pd.DataFrame(
+        {
+            "name": [f"phantom-{seed}-{i:04d}" for i in range(n + controls)],
+            "patient": [f"patient-{seed}-{p:04d}" for p in patient],
+            "grade": pd.array([grade_of(value) for value in seen], "Int64"),
+            "split": pd.NA,
+            "true_grade": pd.array([grade_of(value) for value in involvement], "Int64"),
+            "involvement": involvement,
+            "phantom_seed": seeds,
+            "patient_seed": [seeds[np.flatnonzero(patient == p)[0]] for p in patient],  # that of the first scan
+        }
+    )
+    open_row, identify_row = partial(_make_row, shape=tuple(shape)), partial(_identify_phantom, shape=tuple(shape))
+    split = Cohort(table.iloc[:n], open_row, identify_row).split_by_patient(seed=seed).table["split"]
+    return Cohort(table.assign(split=[*split, *["test"] * controls]), open_row, identify_row)
+
+
+def _involvements(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw n involvements, (n,), whose grades have the paper's shares to within one scan."""
     shares = np.array(list(PAPER_GRADE_SHARES.values()))
     counts = np.floor(shares * n).astype(int)
     for index in np.argsort(counts - shares * n, kind="stable")[: n - counts.sum()]:
         counts[index] += 1  # the grades that lost most by rounding down
-    grades = rng.permutation(np.repeat(list(PAPER_GRADE_SHARES), counts))
-    involvement = [
+    bands = [Grade(grade).band for grade in rng.permutation(np.repeat(list(PAPER_GRADE_SHARES), counts))]
+    drawn = [
         rng.uniform(max(low + _EDGE_MARGIN, _LEAST_INVOLVEMENT), min(high - _EDGE_MARGIN, _MOST_INVOLVEMENT))
-        for low, high in (Grade(grade).band for grade in grades)
+        for low, high in bands
     ]
-    table = pd.DataFrame(
-        {
-            "name": [f"phantom-{seed}-{i:04d}" for i in range(n)],
-            "patient": [f"patient-{seed}-{i:04d}" for i in range(n)],
-            "grade": grades,
-            "split": pd.NA,
-            "involvement": np.round(involvement, 4),
-            "phantom_seed": [seed * 100_000 + i for i in range(n)],
-        }
-    )
-    open_row, identify_row = partial(_make_row, shape=tuple(shape)), partial(_identify_phantom, shape=tuple(shape))
-    return Cohort(table, open_row, identify_row).split_by_patient(seed=seed)
+    return np.round(drawn, 4)
+
+
+def _patients(involvement: np.ndarray, second_scans: float, rng: np.random.Generator) -> np.ndarray:
+    """Say whose scan each is, (n,): a second scan is one whose involvement lies near the first's."""
+    n = len(involvement)
+    twice = n - round(n / (1 + second_scans))
+    alone = list(rng.permutation(n))
+    patient = np.full(n, -1)
+    for number in range(twice):
+        first = alone.pop()
+        wanted = involvement[first] + _FOLLOW_UP_SD * rng.standard_normal()
+        second = alone.pop(int(np.argmin(np.abs(involvement[alone] - wanted))))
+        patient[[first, second]] = number
+    patient[alone] = twice + np.arange(len(alone))
+    return rng.permutation(patient.max() + 1)[patient]
 
 
 def _make_row(row: dict, shape: tuple[int, int, int]) -> Scan:
-    return make_phantom(involvement=float(row["involvement"]), seed=int(row["phantom_seed"]), shape=shape)
+    return make_phantom(
+        involvement=float(row["involvement"]),
+        seed=int(row["phantom_seed"]),
+        patient_seed=int(row["patient_seed"]),
+        shape=shape,
+    )
 
 
 def _identify_phantom(row: dict, shape: tuple[int, int, int]) -> str:
-    return json.dumps([code_fingerprint("phantom"), int(row["phantom_seed"]), float(row["involvement"]), shape])
+    seeds = int(row["phantom_seed"]), int(row["patient_seed"])
+    return json.dumps([code_fingerprint("phantom"), *seeds, float(row["involvement"]), shape])
