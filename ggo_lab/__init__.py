@@ -36,7 +36,7 @@ _ROOMS = {
         "write_as_cov19_ctdb",
         "write_as_mosmed",
     ],
-    "lungs": ["segment_lungs", "ggo_fraction", "GgoFraction"],
+    "lungs": ["segment_lungs", "split_lungs", "ggo_fraction", "GgoFraction"],
     "images": [
         "Recipe",
         "ImageSet",

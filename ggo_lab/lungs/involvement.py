@@ -12,12 +12,14 @@ from ggo_lab.scan import Scan
 # Healthy lung is the lower end of the lungs' histogram; ground glass begins well above it. The three numbers were set
 # on phantoms, between counting healthy lung (too low) and losing the lesions' soft borders (too high).
 _HEALTHY_PERCENTILE = 2
-_ABOVE_HEALTHY_HU = 105
+_ABOVE_HEALTHY_HU = 70
 _LIMIT_HU = (-790, -730)  # the limit stays within these, around the usual -750, whatever the patient
 _VESSEL_ABOVE_HU = -500
-_VESSEL_MM = 6.0  # bright structures thinner than this are vessels, fissures or airway walls
+_VESSEL_MM = 12.0  # bright structures thinner than this are vessels, fissures or airway walls; the hilum's reach 10
 _SMOOTH_MM = 4.5  # sd of the weights of the votes around: wider than most vessels, narrower than most lesions
 _LEAST_ML = 0.5  # smaller parts are left out; the median part of mild disease has 0.8 mL
+
+_CROSS = ndimage.generate_binary_structure(2, 1)[None]  # a voxel and its four neighbours in the slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,7 @@ def _voters(hu: np.ndarray, inside: np.ndarray, spacing: tuple[float, float, flo
     bright = hu > _VESSEL_ABOVE_HU
     width = [1, *(max(2, round(_VESSEL_MM / step)) for step in spacing[1:])]
     thin = bright & ~ndimage.binary_opening(bright, np.ones(width))
+    thin = ndimage.binary_dilation(thin, _CROSS)  # the partial volume around a vessel looks hazy too
     return core & ~thin
 
 

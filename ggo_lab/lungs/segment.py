@@ -18,6 +18,7 @@ _PURE_AIR_BELOW_HU = -965
 _BODY_MM = 5.0  # half the thickness of the thinnest tissue that counts as body: couch and clothes are thinner
 _ENCLOSED_SHARE = 0.7  # of a lung that has body in front of it and behind it
 _LEAST_SHARE = 0.1  # a lung has at least this share of the larger one's volume
+_CANDIDATES = 12  # largest regions of air in the body that are looked at
 _CLOSE_MM = 10.0  # vessels and lesions narrower than twice this are taken back into the lungs
 _NEARBY_MM = 6.0  # sd of the weights with which the lung's attenuation at its outline is averaged
 _TISSUE_HU = 0  # chest wall, between fat (-100) and muscle (50)
@@ -48,10 +49,14 @@ def segment_lungs(scan: Scan) -> np.ndarray:
             scan.source,
         )
     sides = sides_of(air, coarse)
+    row, column = _centre(sides)
     filled = np.zeros(air.shape, bool)
-    for side in (RIGHT, LEFT):
-        if (sides == side).any():
-            filled |= _fill(sides == side, coarse, _centre(sides))
+    for label in (RIGHT, LEFT):
+        lung = sides == label
+        if lung.any():
+            box = _box(lung)  # no filling leaves it
+            centre = row - box[1].start, column - box[2].start
+            filled[box] |= _fill(lung[box], coarse.hu[box], coarse.spacing, centre)
     filled &= air | ~ndimage.binary_dilation(airways)  # the airways' walls are no lung
     return _draw(scan, coarse, air, filled, airways)
 
@@ -63,12 +68,15 @@ def _aerated(coarse: Coarse) -> tuple[np.ndarray, np.ndarray]:
     airways = find_airways(air & enclosed, enclosed, coarse.spacing)
     labels, count = ndimage.label(air & ~airways)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    medians = ndimage.median(coarse.hu, labels, np.arange(count + 1))
     share = np.bincount(labels.ravel(), enclosed.ravel(), minlength=count + 1) / np.maximum(sizes, 1)
-    is_lung = (medians > _PURE_AIR_BELOW_HU) & (share > _ENCLOSED_SHARE)
-    is_lung[0] = False
-    if is_lung.any():
-        is_lung &= sizes >= _LEAST_SHARE * sizes[is_lung].max()
+    fits = share > _ENCLOSED_SHARE
+    fits[0] = False
+    is_lung = np.zeros(count + 1, bool)
+    largest = 0
+    for label in np.argsort(-sizes * fits)[:_CANDIDATES]:
+        if fits[label] and sizes[label] >= _LEAST_SHARE * largest:
+            is_lung[label] = np.median(coarse.hu[labels == label]) > _PURE_AIR_BELOW_HU
+            largest = max(largest, sizes[label] * is_lung[label])
     return is_lung[labels], airways
 
 
@@ -104,30 +112,37 @@ def _centre(sides: np.ndarray) -> tuple[float, float]:
     return (rows[0] + rows[-1]) / 2, float(np.mean(np.concatenate(inner)))
 
 
-def _fill(lung: np.ndarray, coarse: Coarse, centre: tuple[float, float]) -> np.ndarray:
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around a mask, and one voxel of what surrounds it where the volume goes on."""
+    return tuple(
+        slice(max(part.start - 1, 0), part.stop + 1) for part in ndimage.find_objects(mask.astype(np.uint8))[0]
+    )
+
+
+def _fill(
+    lung: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, float], centre: tuple[float, float]
+) -> np.ndarray:
     """Give one lung what is too dense for the threshold: vessels, lesions, consolidation under the chest wall."""
-    closed = _close(lung, coarse.spacing)
-    hidden = _outward(closed, coarse.spacing, centre) & ~closed & (coarse.hu < _BONE_ABOVE_HU)
-    hidden &= _dilate(closed, _POCKET_MM, coarse.spacing)
+    closed = _close(lung, spacing)
+    hidden = _outward(closed, spacing, centre) & ~closed & (hu < _BONE_ABOVE_HU)
+    hidden &= _dilate(closed, _POCKET_MM, spacing)
     # No consolidation is believed where the lung does not go on below it, or nearly: there is the liver.
-    hidden &= np.maximum.accumulate(_dilate(closed, _BESIDE_MM, (1e3, *coarse.spacing[1:])), axis=0)
+    hidden &= np.maximum.accumulate(_dilate(closed, _BESIDE_MM, (1e3, *spacing[1:])), axis=0)
     hidden = _inside_hull(closed, np.argwhere(hidden))
     # The chest wall dents every lung a little between the ribs: only gaps two blocks thick are consolidation.
     pockets = ndimage.binary_opening(hidden, np.ones((1, 2, 2)))
-    return _close(closed | pockets, coarse.spacing) if pockets.any() else closed
+    return _close(closed | pockets, spacing) if pockets.any() else closed
 
 
 def _close(lung: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
     """Close gaps narrower than 2 x _CLOSE_MM, then holes within each slice."""
-    box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in ndimage.find_objects(lung.astype(np.uint8))[0])
     margin = [int(np.ceil(_CLOSE_MM / step)) + 1 for step in spacing]
-    padded = np.pad(lung[box], [(m, m) for m in margin], mode="edge")  # a lung cut by the volume goes on behind it
+    padded = np.pad(lung, [(m, m) for m in margin], mode="edge")  # a lung cut by the volume goes on behind it
     closed = _erode(_dilate(padded, _CLOSE_MM, spacing), _CLOSE_MM, spacing)
-    out = lung.copy()
-    out[box] |= closed[tuple(slice(m, n - m) for m, n in zip(margin, closed.shape, strict=True))]
-    for z in range(len(out)):
-        out[z] = ndimage.binary_fill_holes(out[z])
-    return out
+    closed = closed[tuple(slice(m, n - m) for m, n in zip(margin, closed.shape, strict=True))] | lung
+    for plane in closed:
+        plane |= ndimage.binary_fill_holes(plane)
+    return closed
 
 
 def _outward(lung: np.ndarray, spacing: tuple[float, float, float], centre: tuple[float, float]) -> np.ndarray:

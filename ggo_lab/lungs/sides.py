@@ -40,9 +40,11 @@ def sides_of(lungs: np.ndarray, coarse: Coarse) -> np.ndarray:
     if middle is None:
         side = LEFT if _is_left(lungs) else RIGHT
         return np.where(lungs, np.int8(side), np.int8(0))
-    depth = ndimage.distance_transform_edt(lungs, coarse.spacing)
     on_left = np.arange(lungs.shape[2]) > middle
+    depth = lungs
     for step in _CORE_STEPS_MM:
+        if step > 0 and depth is lungs:
+            depth = ndimage.distance_transform_edt(lungs, coarse.spacing)
         pieces, count = ndimage.label(depth > step)
         sizes = np.bincount(pieces.ravel(), minlength=count + 1)
         left = np.bincount(pieces.ravel(), np.broadcast_to(on_left, lungs.shape).ravel(), minlength=count + 1)
@@ -54,11 +56,11 @@ def sides_of(lungs: np.ndarray, coarse: Coarse) -> np.ndarray:
     side = np.where(share > 0.5, LEFT, RIGHT).astype(np.int8)
     side[0] = 0
     cores = side[pieces]
-    # A core that no depth has parted is cut at the middle.
-    uncut = ~decided[pieces]
-    cores[uncut] = np.where(np.broadcast_to(on_left, lungs.shape)[uncut], LEFT, RIGHT)
+    by_middle = np.where(np.broadcast_to(on_left, lungs.shape), np.int8(LEFT), np.int8(RIGHT))
+    cores = np.where(decided[pieces], cores, by_middle)  # what no depth has parted is cut at the middle
     if step > 0:
         cores = watershed(-depth, cores.astype(np.int32), mask=lungs)
+        cores = np.where(cores == 0, by_middle, cores)  # a piece too thin for a core of its own
     return np.where(lungs, cores, 0).astype(np.int8)
 
 
