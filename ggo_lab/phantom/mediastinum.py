@@ -37,7 +37,7 @@ BRONCHI = {
     "left": ((-1, 10, 168, 7.6), (12, 14, 158, 6.4), (28, 19, 148, 6), (44, 22, 139, 5.2)),
 }
 _OESOPHAGUS = (
-    (3, -18, 275, 6), (4, 6, 222, 6), (5, 22, 180, 6), (6, 27, 150, 6.5), (8, 28, 110, 7), (14, 20, 66, 7),
+    (3, -18, 275, 6), (4, 6, 222, 6), (5, 22, 180, 6), (5, 25, 150, 6.5), (2, 24, 110, 6.5), (9, 13, 66, 6.5),
 )  # fmt: skip
 _HEART_REGION = ((-40.0, -150.0, -130.0), (240.0, 80.0, 150.0))  # corners (z, y, x) of what it may reach, mm
 _FAR_MM = 60.0
@@ -126,7 +126,7 @@ def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarr
     groove = 9 * np.exp(-((plane / 6) ** 2))
     left = ventricles - _LEFT_WALL_MM * patient.scale
     chambers = np.maximum(left, np.minimum(right - _THIN_WALL_MM, -2 - ventricles))
-    chambers = np.maximum(chambers, np.minimum(atrium, right + 4) - _THIN_WALL_MM)
+    chambers = np.maximum(chambers, np.minimum(atrium - _THIN_WALL_MM, -2 - ventricles))
     inside = []
     for surface in (whole - groove, np.minimum(chambers, whole - groove - _THIN_WALL_MM)):
         inside.append(np.full(coarse.shape, -_FAR_MM, np.float32))
