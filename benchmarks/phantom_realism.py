@@ -1,6 +1,6 @@
 """Measure phantoms against the facts of chest CT, row by row; exit code 1 where a row is out of range.
 
-    python benchmarks/phantom_realism.py                  100 patients, about 6 minutes on 2 cores
+    python benchmarks/phantom_realism.py                  100 patients, some minutes on 2 cores
     python benchmarks/phantom_realism.py --patients 12    a look, in under a minute; small samples may leave a range
 
 Three cohorts are made: normal lungs (a quarter of the patients), mild disease as expert masks show it (a half), and
