@@ -4,8 +4,9 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from ggo_lab.phantom.grid import AIR_HU, Grid, smooth_noise
-from ggo_lab.phantom.patient import REFERENCE_DEPTH_MM, ROUNDNESS, Patient
+from ggo_lab.phantom.patient import CHEST_BOXINESS, REFERENCE_DEPTH_MM, Patient
 from ggo_lab.phantom.shapes import Filler, capsule, smooth_min, superellipse
+from ggo_lab.phantom.steady import exp, length
 
 FAT_HU = -100.0
 MUSCLE_HU = 48.0
@@ -31,8 +32,8 @@ def chest_wall(patient: Patient, coarse: Grid) -> np.ndarray:
     across = np.abs(x) - lung_centre(width)
     across_radius = np.where(across > 0, width - lung_centre(width), 0.75 * width)
     along, along_radius = y - (front + back) / 2, (back - front) / 2
-    share = np.maximum(superellipse(across / across_radius, along / along_radius, ROUNDNESS), 1e-3)
-    distance = np.hypot(across, along) * (1 / share - 1)
+    share = np.maximum(superellipse(across / across_radius, along / along_radius, CHEST_BOXINESS), 1e-3)
+    distance = length(across, along) * (1 / share - 1)
     top = (patient.lung_height_mm - z) * 0.9
     return smooth_min(np.minimum(distance, 60), np.broadcast_to(top, distance.shape), 16.0).astype(np.float32)
 
@@ -49,10 +50,10 @@ def skin_surface(patient: Patient, coarse: Grid) -> np.ndarray:
     front = PchipInterpolator(heights, (-104, -106, -106, -101, -95, -86, -74, -56))(np.clip(u, -0.2, 1.1))
     front, back = front.astype(np.float32) * deep - fat * 0.65, skin_back(patient, z)
     along, along_radius = y - (front + back) / 2, (back - front) / 2
-    share = np.maximum(superellipse(x / width, along / along_radius, 2.35), 1e-3)
-    distance = np.hypot(x, along) * (1 / share - 1)
-    furrow = 3 * np.exp(-((x / 14) ** 2)) * (y > 0)  # over the spine
-    breast = np.exp(-(((np.abs(x) - 80 * size) / 52) ** 4) - ((u - 0.42) / 0.17) ** 2) * (y < 0)
+    share = np.maximum(superellipse(x / width, along / along_radius, 0.3), 1e-3)
+    distance = length(x, along) * (1 / share - 1)
+    furrow = 3 * exp(-((x / 14) ** 2)) * (y > 0)  # over the spine
+    breast = exp(-((((np.abs(x) - 80 * size) / 52) ** 2) ** 2) - ((u - 0.42) / 0.17) ** 2) * (y < 0)
     return (np.minimum(distance, 80) - furrow + 0.85 * patient.breast_mm * breast).astype(np.float32)
 
 
@@ -72,9 +73,9 @@ def _diaphragm_height(patient: Patient, x, y, z) -> np.ndarray:
     backward = np.clip((y - crest) / (back - crest), 0, 1.3)
     forward = np.clip((crest - y) / (crest - front), 0, 1.3)
     sideways = np.clip((np.abs(x) - lung_centre(width)) / (0.55 * width), -0.8, 1.2)
-    fall = 1.0 * backward**2.0 + 0.22 * forward**2 + 0.6 * np.abs(sideways) ** 2.4 * (sideways > 0)
+    fall = backward**2 + 0.22 * forward**2 + 0.6 * sideways**2 * (0.7 + 0.3 * sideways) * (sideways > 0)
     fall = fall + 0.12 * sideways**2 * (sideways < 0)
-    left = 1 / (1 + np.exp(-x / 12))
+    left = 1 / (1 + exp(-x / 12))
     return (patient.dome_mm - patient.dome_drop_mm * left) * (1 - fall)
 
 
@@ -88,11 +89,11 @@ def muscle_surface(patient: Patient, coarse: Grid, chest, skin, rng: np.random.G
     z, y, x = coarse.mesh()
     u, size = z / patient.lung_height_mm, patient.muscle_mm / 8
     aside = np.abs(x)
-    pectoral = 15 * np.exp(-(((aside - 75) / 38) ** 2) - ((u - 0.78) / 0.2) ** 2) * (y < 0)
-    lateral = 10 * np.exp(-(((u - 0.5) / 0.35) ** 2)) * np.clip((aside - 60) / 50, 0, 1) * np.clip((y + 30) / 40, 0, 1)
-    erector = 30 * np.exp(-(((aside - 24) / 24) ** 4)) * (y > 20)
+    pectoral = 15 * exp(-(((aside - 75) / 38) ** 2) - ((u - 0.78) / 0.2) ** 2) * (y < 0)
+    lateral = 10 * exp(-(((u - 0.5) / 0.35) ** 2)) * np.clip((aside - 60) / 50, 0, 1) * np.clip((y + 30) / 40, 0, 1)
+    erector = 30 * exp(-((((aside - 24) / 24) ** 2) ** 2)) * (y > 20)
     shoulder = 70 * np.clip((u - 0.78) / 0.25, 0, 1) * np.clip((aside - 30) / 50, 0, 1)
-    back = 16 * np.exp(-(((u - 0.72) / 0.22) ** 2)) * (y > 10)
+    back = 16 * exp(-(((u - 0.72) / 0.22) ** 2)) * (y > 10)
     thickness = 8 + size * (pectoral + lateral + erector + shoulder + back)
     uneven = 1.5 * smooth_noise(rng, coarse, 11.0)
     return smooth_min(chest + thickness + uneven, skin - 3 - 0.45 * patient.fat_mm + uneven, 5.0).astype(np.float32)
@@ -104,7 +105,7 @@ def fill_abdomen(patient: Patient, coarse: Grid, fill: Filler, abdomen, rng: np.
     size, floor = patient.scale, patient.dome_mm - patient.dome_drop_mm
     fill(abdomen + 3, (0, MUSCLE_HU), (3, FAT_HU))  # the diaphragm, with fat under it
     liver = smooth_min(abdomen - 1, (42 * size - x - 0.45 * y) * 0.85, 12.0)
-    liver = smooth_min(liver, np.hypot(x, y - patient.spine(z)[1]) - 30 * size, 8.0)
+    liver = smooth_min(liver, length(x, y - patient.spine(z)[1]) - 30 * size, 8.0)
     fill(liver, (0, LIVER_HU + 0.25 * patient.contrast_hu))
 
     def ellipsoid(centre, half):
@@ -124,7 +125,7 @@ def fill_abdomen(patient: Patient, coarse: Grid, fill: Filler, abdomen, rng: np.
 
 def muscle_hu(coarse: Grid, chest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Attenuation of the chest wall's muscles on the coarse lattice, HU: layers with fat between and streaks within."""
-    between = np.exp(-(((-chest - 12) / 2.5) ** 2))  # outside the ribs
+    between = exp(-(((-chest - 12) / 2.5) ** 2))  # outside the ribs
     streaks = np.clip(1 - np.abs(smooth_noise(rng, coarse, 9.0)) / 0.35, 0, 1)
     return (MUSCLE_HU - 75 * between * np.clip(0.6 + streaks, 0, 1) - 45 * streaks).astype(np.float32)
 

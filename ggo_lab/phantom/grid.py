@@ -12,17 +12,21 @@ _NOISE_GAIN = 3.0  # B-splines average the lattice's random values: this restore
 
 def _catmull_rom(t: np.ndarray) -> tuple:
     """Weights of four neighbours, at t between the inner two: passes through the values, keeps edges crisp."""
+    square = t * t
+    cube = square * t
     return (
-        -0.5 * t + t**2 - 0.5 * t**3,
-        1 - 2.5 * t**2 + 1.5 * t**3,
-        0.5 * t + 2 * t**2 - 1.5 * t**3,
-        -0.5 * t**2 + 0.5 * t**3,
+        -0.5 * t + square - 0.5 * cube,
+        1 - 2.5 * square + 1.5 * cube,
+        0.5 * t + 2 * square - 1.5 * cube,
+        -0.5 * square + 0.5 * cube,
     )
 
 
 def _b_spline(t: np.ndarray) -> tuple:
     """Weights of four neighbours, at t between the inner two: rounder, so that noise shows no lattice."""
-    return (1 - t) ** 3 / 6, (4 - 6 * t**2 + 3 * t**3) / 6, (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6, t**3 / 6
+    square, rest = t * t, 1 - t
+    cube = square * t
+    return rest * rest * rest / 6, (4 - 6 * square + 3 * cube) / 6, (1 + 3 * t + 3 * square - 3 * cube) / 6, cube / 6
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from ggo_lab.phantom.grid import Grid, smooth_noise
 from ggo_lab.phantom.lobes import LOBES
 from ggo_lab.phantom.patient import Patient
 from ggo_lab.phantom.patterns import reversed_halo, septa, subpleural_bands
+from ggo_lab.phantom.steady import exp, length
 
 CONSOLIDATION_HU = 25.0
 DISTRIBUTIONS = ("single", "multifocal", "diffuse")
@@ -74,7 +75,7 @@ def sample_disease(
     The same random numbers serve every involvement, so a patient's disease grows without changing its character:
     a pattern that is seen early is seen later too.
     """
-    single = np.interp(involvement, (0.02, 0.10, 0.20), (0.16, 0.08, 0.0))
+    single = np.interp(involvement, (0.02, 0.10, 0.20), (0.08, 0.06, 0.0))
     diffuse = np.interp(involvement, (0.2, 0.45, 0.75, 0.95), (0.0, 0.2, 0.6, 0.9))
     chance = rng.random()
     drawn = "single" if chance < single else "diffuse" if chance > 1 - diffuse else "multifocal"
@@ -94,7 +95,7 @@ def sample_disease(
         lesion_scale_mm=float(rng.uniform(12, 22)),
         lobule_scale_mm=float(rng.uniform(4.5, 7)),
         lobulation=float(rng.uniform(0.08, 0.25)),
-        haze=float(np.clip(rng.normal(0.205, 0.03), 0.14, 0.32)),
+        haze=float(np.clip(rng.normal(0.18, 0.03), 0.12, 0.30)),
         softness=float(rng.uniform(0.6, 1.4)),
         consolidation_share=float(rng.uniform(0.14, 0.36 + 0.15 * involvement)),
     )
@@ -173,7 +174,7 @@ def place_lesions(
     margin = values - values[ill].min()  # how far inside a lesion, in the field's units
 
     # Borders are soft: density starts from little and reaches its plateau a few millimetres inside.
-    rise = np.clip(margin / (0.6 * disease.softness) + 0.2, 0, 1) + 0.7 * np.clip((margin - 0.6) / 1.5, 0, 1)
+    rise = np.clip(margin / (0.6 * disease.softness) + 0.2, 0, 1) + 1.1 * np.clip((margin - 0.6) / 1.5, 0, 1)
     glass = disease.haze * rise + 0.07 * texture
     glass = np.maximum(glass, 0.05) * np.clip(margin / (0.3 * disease.softness) + 0.5, 0, 1)
     within = np.clip(margin / 0.2, 0, 1)
@@ -232,8 +233,8 @@ def _liking(
     u, back = z / patient.lung_height_mm, y / patient.half_depth_mm
     depth = np.maximum(anatomy.depth_mm, 0)
     # "Peripheral" means under the chest wall; the pleura that faces the heart does not count.
-    outward = np.clip((np.hypot(x / patient.half_width_mm, back) - 0.35) / 0.3, 0, 1)
-    place = disease.peripheral_preference * np.exp(-depth / 14) * outward
+    outward = np.clip((length(x / patient.half_width_mm, back) - 0.35) / 0.3, 0, 1)
+    place = disease.peripheral_preference * exp(-depth / 14) * outward
     place = place + disease.basal_preference * (0.5 - u) + disease.posterior_preference * back * 0.6
     place = place + disease.left_preference * np.sign(x)
     place = place + _CLUSTERING * smooth_noise(rng, coarse, _CLUSTER_MM)

@@ -4,6 +4,7 @@ import numpy as np
 
 from ggo_lab.phantom.grid import Grid
 from ggo_lab.phantom.patient import Patient
+from ggo_lab.phantom.steady import cos, length, sin
 
 LOBES = ("right_upper_lobe", "right_middle_lobe", "right_lower_lobe", "left_upper_lobe", "left_lower_lobe")
 _FISSURE_HU = -100.0  # two layers of pleura with lung on both sides
@@ -34,7 +35,7 @@ def horizontal_height(patient: Patient, x, y) -> np.ndarray:
 def _bow(patient: Patient, x, y) -> np.ndarray:
     """The fissures' gentle undulation, mm."""
     turn = patient.fissure_turn
-    wave = np.sin(x / 38 + turn) * np.cos(y / 45 + 2 * turn) + 0.5 * np.cos(x / 24 - 3 * turn)
+    wave = sin(x / 38 + turn) * cos(y / 45 + 2 * turn) + 0.5 * cos(x / 24 - 3 * turn)
     return 5.0 * patient.scale * wave
 
 
@@ -54,13 +55,13 @@ def draw_fissures(hu: np.ndarray, patient: Patient, grid: Grid, pleura: np.ndarr
 def _draw_sheet(hu: np.ndarray, grid: Grid, pleura: np.ndarray, height: np.ndarray) -> None:
     """Draw a thin sheet given by its height z(y, x), mm, nan where it is absent: what each slice's slab holds of it."""
     pixel = grid.spacing[1]
-    slope = np.hypot(*np.gradient(height, pixel))
+    slope = length(*np.gradient(height, pixel))
     row, column = np.nonzero(np.isfinite(slope))
     height, slope = height[row, column], slope[row, column]
     # No fissure is seen, or complete, all the way.
-    visible = np.clip(0.6 + 0.5 * np.sin(row * pixel / 23) * np.cos(column * pixel / 31 + 1), 0.15, 1)
+    visible = np.clip(0.6 + 0.5 * sin(row * pixel / 23) * cos(column * pixel / 31 + 1), 0.15, 1)
     tall = _FISSURE_MM * np.sqrt(1 + slope**2)  # the sheet along z
-    slab = np.hypot(grid.slice_mm, slope * pixel)
+    slab = length(grid.slice_mm, slope * pixel)
     nearest = np.rint((height - grid.origin[0]) / grid.spacing[0]).astype(int)
     reach = int(np.ceil((slab + tall).max() / 2 / grid.spacing[0]))
     for z in (nearest + step for step in range(-reach, reach + 1)):

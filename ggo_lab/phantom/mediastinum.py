@@ -9,6 +9,7 @@ from ggo_lab.phantom.patient import REFERENCE_HEIGHT_MM, Patient
 from ggo_lab.phantom.shapes import capsule, curve, smooth_max
 from ggo_lab.phantom.skeleton import sternum_back
 from ggo_lab.phantom.stamps import paint, stamp
+from ggo_lab.phantom.steady import exp, length
 
 # Reference knots (x, y, z, radius) in mm of the great vessels and of what else runs through the mediastinum.
 AORTA = (
@@ -37,7 +38,7 @@ BRONCHI = {
     "left": ((-1, 10, 168, 7.6), (12, 14, 158, 6.4), (28, 19, 148, 6), (44, 22, 139, 5.2)),
 }
 _OESOPHAGUS = (
-    (3, -18, 275, 6), (4, 6, 222, 6), (5, 22, 180, 6), (6, 27, 150, 6.5), (8, 28, 110, 7), (14, 20, 66, 7),
+    (3, -18, 275, 6), (4, 6, 222, 6), (5, 22, 180, 6), (5, 25, 150, 6.5), (2, 24, 110, 6.5), (9, 13, 66, 6.5),
 )  # fmt: skip
 _HEART_REGION = ((-40.0, -150.0, -130.0), (240.0, 80.0, 150.0))  # corners (z, y, x) of what it may reach, mm
 _FAR_MM = 60.0
@@ -64,7 +65,7 @@ def mediastinum_surface(patient: Patient, coarse: Grid, heart: np.ndarray, rng: 
     z, y, x = coarse.mesh()
     spine_x, spine_y = patient.spine(z)
     behind = y - spine_y
-    body = 20 * patient.scale - np.hypot(x - spine_x, behind)
+    body = 20 * patient.scale - length(x - spine_x, behind)
     ribs = (17 * patient.scale + 0.75 * behind - np.abs(x - spine_x)) * 0.8
     joined = np.maximum(body, np.where(behind > 0, ribs, -60))
     # Fat gathers on the heart in the corners it leaves: towards the apex and above the diaphragm.
@@ -72,7 +73,7 @@ def mediastinum_surface(patient: Patient, coarse: Grid, heart: np.ndarray, rng: 
     fat = np.clip(fat, 1.0, 7.0) + 6 * np.clip((patient.dome_mm + 12 - z) / 30, 0, 1) * (y < 10)
     joined = smooth_max(joined, heart + fat, 14.0)
     sternum = sternum_back(patient, z) + 9 * patient.scale
-    wedge = (15 * np.exp(-np.abs(y - sternum) / 11) - np.abs(x - 3)) * patient.scale * 0.7
+    wedge = (15 * exp(-np.abs(y - sternum) / 11) - np.abs(x - 3)) * patient.scale * 0.7
     joined = smooth_max(joined, wedge, 8.0)
 
     reach = 80 * patient.scale
@@ -123,10 +124,10 @@ def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarr
     # Fat fills the groove that the coronary vessels run in, between the ventricles and the atria.
     gx, gy, gz, _ = patient.place((2, -12, 106, 0)).tolist()
     plane = 0.80 * (x - gx) - 0.38 * (y - gy) - 0.46 * (z - gz)
-    groove = 9 * np.exp(-((plane / 6) ** 2))
+    groove = 9 * exp(-((plane / 6) ** 2))
     left = ventricles - _LEFT_WALL_MM * patient.scale
     chambers = np.maximum(left, np.minimum(right - _THIN_WALL_MM, -2 - ventricles))
-    chambers = np.maximum(chambers, np.minimum(atrium, right + 4) - _THIN_WALL_MM)
+    chambers = np.maximum(chambers, np.minimum(atrium - _THIN_WALL_MM, -2 - ventricles))
     inside = []
     for surface in (whole - groove, np.minimum(chambers, whole - groove - _THIN_WALL_MM)):
         inside.append(np.full(coarse.shape, -_FAR_MM, np.float32))

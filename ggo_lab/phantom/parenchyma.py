@@ -6,8 +6,9 @@ from ggo_lab.phantom.anatomy import Anatomy
 from ggo_lab.phantom.grid import Grid, smooth_noise
 from ggo_lab.phantom.patient import Patient
 from ggo_lab.phantom.stamps import paint, stamp
+from ggo_lab.phantom.steady import exp
 
-_TEXTURE_HU = 17.0  # of what is too fine to be drawn: acini, the smallest vessels
+_TEXTURE_HU = 15.0  # of what is too fine to be drawn: acini, the smallest vessels
 _EMPHYSEMA_HU = -985.0
 _CALCIUM_HU = 700.0
 
@@ -20,7 +21,7 @@ def parenchyma(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Ge
     z, y, _ = anatomy.coarse.mesh()
     u, back = z / patient.lung_height_mm, y / patient.half_depth_mm
     slope = patient.gradient_hu * (1.55 - 1.1 * np.clip(u, 0, 1))
-    dependent = 14 * np.exp(-(((1.05 - back) / 0.18) ** 2))  # the lowest centimetres lie compressed
+    dependent = 14 * exp(-(((1.05 - back) / 0.18) ** 2))  # the lowest centimetres lie compressed
     smooth = patient.lung_hu + 0.5 * slope * back + dependent + 8 * smooth_noise(rng, anatomy.coarse, 18.0)
     hu = grid.sample(anatomy.coarse, smooth.astype(np.float32), anatomy.lung_box)
     hu += _TEXTURE_HU * anatomy.noise(rng, grid, 2.5)

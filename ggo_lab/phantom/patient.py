@@ -34,7 +34,7 @@ _SECTIONS = np.array(
 _WALL = PchipInterpolator(_SECTIONS[0], _SECTIONS[1:], axis=1)
 # Centre of the vertebral bodies, y in mm, at shares of the lungs' height.
 _SPINE = PchipInterpolator((-0.3, 0.0, 0.25, 0.5, 0.75, 0.95, 1.15), (52, 60, 62, 61, 50, 26, 4))
-ROUNDNESS = 2.08  # exponent of the superellipse of a chest section: 2 is an ellipse, more is boxier
+CHEST_BOXINESS = 0.08  # of a chest section, see shapes.superellipse
 # What is no ground-glass disease, and how often a patient shows it: common shares in adults who are scanned.
 CONFOUNDERS = {
     "emphysema": 0.12,
@@ -164,7 +164,7 @@ def sample_patient(
         heart_scale=float(np.clip(rng.normal(1.0, 0.07), 0.85, 1.2)),
         heart_tilt=float(rng.normal(1.0, 0.12)),
         spine_sway_mm=float(rng.normal(0, 3)),
-        lung_hu=float(rng.normal(-863, 19)),
+        lung_hu=float(rng.normal(-876, 17)),
         gradient_hu=float(rng.uniform(12, 57)),
         blood_hu=float(rng.uniform(36, 52)),
         contrast_hu=float(contrast_hu) if contrast_hu is not None else (enhancement if enhanced else 0.0),

@@ -5,6 +5,7 @@ import numpy as np
 from ggo_lab.phantom.anatomy import Anatomy
 from ggo_lab.phantom.grid import Grid, smooth_noise
 from ggo_lab.phantom.patient import Patient
+from ggo_lab.phantom.steady import length, sin
 
 _BAND_DEPTH_MM, _BAND_HALF_MM = 7.0, 2.2
 _RING_SHARE = 0.30  # of the halo's radius that its dense ring takes
@@ -30,7 +31,7 @@ def subpleural_bands(
     coarse, box = anatomy.coarse, anatomy.lung_box
     z, y, x = coarse.mesh()
     u, back = z / patient.lung_height_mm, y / patient.half_depth_mm
-    wall = np.clip((np.hypot(x / patient.half_width_mm, back) - 0.55) / 0.2, 0, 1)
+    wall = np.clip((length(x / patient.half_width_mm, back) - 0.55) / 0.2, 0, 1)
     piece = np.clip(0.3 + 1.2 * smooth_noise(rng, coarse, 22.0), 0, 1)
     gate = wall * piece * np.clip((back + 0.1) / 0.3, 0, 1) * np.clip((0.8 - u) / 0.3, 0, 1)
     wander = _BAND_DEPTH_MM + 2.0 * smooth_noise(rng, coarse, 25.0)
@@ -50,8 +51,8 @@ def reversed_halo(
     """
     z, y, x = (axis[box[a]] for a, axis in enumerate(grid.axis(a) for a in range(3)))
     # A little uneven, for no lesion is a ball.
-    angle = np.arctan2(y[:, None] - centre[1], x[None, :] - centre[2])
-    uneven = (1 + 0.12 * np.sin(2 * angle + centre[0]) + 0.08 * np.sin(3 * angle + centre[1])).astype(np.float32)
+    angle = np.arctan2(y[:, None] - centre[1], x[None, :] - centre[2], dtype=np.float64)
+    uneven = (1 + 0.12 * sin(2 * angle + centre[0]) + 0.08 * sin(3 * angle + centre[1])).astype(np.float32)
     away = (z[:, None, None] - centre[0]) ** 2 + (y[:, None] - centre[1]) ** 2 + (x - centre[2]) ** 2
     inward = 1 - np.sqrt(away) / (np.float32(radius_mm) * uneven)  # 1 in the centre, 0 on the surface
     core = np.clip((inward - _RING_SHARE) / 0.08, 0, 1)

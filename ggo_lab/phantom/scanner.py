@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from ggo_lab.phantom.grid import AIR_HU, Grid
+from ggo_lab.phantom.steady import exp, sin
 from ggo_lab.scan import PADDING_HU, WINDOWS, window
 
 _LOWEST_HU = -1024  # 12-bit scanners store no lower value inside the field of view
@@ -120,8 +121,8 @@ def blur_by_motion(hu: np.ndarray, grid: Grid, centre_mm: tuple, reach_mm: float
     pixels = shift_mm / 2 / grid.spacing[1]
     for plane, height in zip(part, z, strict=True):
         # Slices are taken at different phases of the heartbeat: some freeze it, others catch it moving.
-        phase = np.abs(np.sin(height / 7.0)) * np.exp(-(((height - z0) / reach_mm) ** 2))
-        weight = np.exp(-(((x[None] - x0) / reach_mm) ** 2) - ((y[:, None] - y0) / (1.5 * reach_mm)) ** 2)
+        phase = np.abs(sin(height / 7.0)) * exp(-(((height - z0) / reach_mm) ** 2))
+        weight = exp(-(((x[None] - x0) / reach_mm) ** 2) - ((y[:, None] - y0) / (1.5 * reach_mm)) ** 2)
         weight = np.minimum(1.3 * phase * weight, 1).astype(np.float32)
         double = 0.5 * (_shifted(plane, pixels) + _shifted(plane, -pixels))
         plane += weight * (double - plane)
@@ -145,7 +146,7 @@ def expose(hu: np.ndarray, grid: Grid, scanner: Scanner, rng: np.random.Generato
         _sharpen(hu, kernel.edge, pixel)
     noise = rng.standard_normal(hu.shape, np.float32)
     _smooth_slices(noise, kernel.grain_mm / pixel)
-    noise *= np.float32(scanner.noise_hu / noise[0].std())
+    noise *= np.float32(scanner.noise_hu / noise[0].std(dtype=np.float64))
     noise *= _noise_map(grid)
     hu += noise
     np.clip(np.rint(hu, out=hu), _LOWEST_HU, 3071, out=hu)
@@ -158,7 +159,7 @@ def expose(hu: np.ndarray, grid: Grid, scanner: Scanner, rng: np.random.Generato
 def _smooth_slices(volume: np.ndarray, sigma_px: float) -> None:
     """Smooth every slice with a Gaussian, in place; the edge goes on beyond the border."""
     reach = max(1, int(np.ceil(2.5 * sigma_px)))
-    weights = np.exp(-0.5 * (np.arange(reach + 1) / sigma_px) ** 2)
+    weights = exp(-0.5 * (np.arange(reach + 1) / sigma_px) ** 2)
     weights = (weights / (2 * weights.sum() - weights[0])).astype(np.float32)
     for plane in volume:  # plane by plane stays in the processor's cache
         for axis in (0, 1):
@@ -183,7 +184,7 @@ def _sharpen(hu: np.ndarray, edge: float, pixel: float) -> None:
 def _noise_map(grid: Grid) -> np.ndarray:
     """Noise relative to the middle of the chest, float32 (Y, X): rays through the middle cross more tissue."""
     _, y, x = grid.mesh()
-    return (0.82 + 0.18 * np.exp(-((x / 130) ** 2) - ((y - 10) / 100) ** 2))[0].astype(np.float32)
+    return (0.82 + 0.18 * exp(-((x / 130) ** 2) - ((y - 10) / 100) ** 2))[0].astype(np.float32)
 
 
 def _outside_circle(grid: Grid) -> np.ndarray:

@@ -25,8 +25,14 @@ def _rounding(a, b, blend_mm: float) -> np.ndarray:
     return overlap
 
 
-def superellipse(across, along, exponent: float) -> np.ndarray:
-    return (np.abs(across) ** exponent + np.abs(along) ** exponent) ** (1 / exponent)
+def superellipse(across, along, boxiness: float) -> np.ndarray:
+    """Share of the way from the centre to the outline: an ellipse at boxiness 0, nearly a box at 1.
+
+    Args:
+        across, along: offsets from the centre in half axes.
+    """
+    across, along = across * across, along * along
+    return (1 - boxiness) * np.sqrt(across + along) + boxiness * np.sqrt(np.sqrt(across * across + along * along))
 
 
 def capsule(x, y, z, start: np.ndarray, end: np.ndarray, margin: float) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 
 from ggo_lab.phantom.body import lung_centre
 from ggo_lab.phantom.grid import Grid
-from ggo_lab.phantom.patient import ROUNDNESS, Patient
-from ggo_lab.phantom.shapes import curve
+from ggo_lab.phantom.patient import CHEST_BOXINESS, Patient
+from ggo_lab.phantom.shapes import curve, superellipse
 from ggo_lab.phantom.stamps import paint, stamp, stamp_shell
 
 CORTEX_HU = 750.0
@@ -97,9 +97,9 @@ def _wall_point(patient: Patient, angle: np.ndarray, z: np.ndarray, outside_mm: 
     """Point (|x|, y) outside the chest's inner wall; angle 0 is the back of the lung, pi its front."""
     width, front, back = patient.section(z)
     across, along = width - lung_centre(width) + outside_mm, (back - front) / 2 + outside_mm
-    power = 2 / ROUNDNESS
-    x = lung_centre(width) + across * np.abs(np.sin(angle)) ** power
-    return x, (front + back) / 2 + along * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power
+    reach = 1 / superellipse(np.sin(angle), np.cos(angle), CHEST_BOXINESS)
+    x = lung_centre(width) + across * reach * np.abs(np.sin(angle))
+    return x, (front + back) / 2 + along * reach * np.cos(angle)
 
 
 def _rib(patient: Patient, number: int, side: int):
@@ -161,7 +161,7 @@ def _shoulder_blades(patient: Patient):
     x = inner[:, None] + (outer - inner)[:, None] * across
     width, front, back = (part[:, None] for part in patient.section(np.minimum(z, 0.8 * height)))
     reach = np.clip((x - lung_centre(width)) / (0.55 * width + 26 * size), 0, 0.97)
-    y = (front + back) / 2 + ((back - front) / 2 + 15 * size) * (1 - reach**ROUNDNESS) ** (1 / ROUNDNESS)
+    y = (front + back) / 2 + ((back - front) / 2 + 15 * size) * np.sqrt(1 - reach * reach)
     blade = np.stack([x, y, np.broadcast_to(z[:, None], x.shape)], axis=2)
     radius = np.where(across > 0.86, 4.6, np.where(across < 0.1, 2.6, 1.6)) * size
     ridge_t = np.linspace(0, 1, 40)

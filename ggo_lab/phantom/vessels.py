@@ -67,13 +67,13 @@ def grow_trees(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Ge
         order = rng.permutation(len(chosen))
         arterial, venous = order[: len(order) // 2], order[len(order) // 2 :]
         # The bronchi keep to the arteries: one tree serves both, the airway beside its vessel.
-        tree = grow_tree(roots["artery"], chosen[arterial], chosen_lobes[arterial], 0.72, rng)
+        tree = grow_tree(roots["artery"], chosen[arterial], chosen_lobes[arterial], 0.66, rng)
         blood.append(tree)
         points, lumen = _beside(*tree, roots["airway"], anatomy)
         seen = lumen > _AIRWAY_VISIBLE_MM
         air.append((points[seen], lumen[seen]))
         fine.append((points[~seen], lumen[~seen]))
-        blood.append(grow_tree(roots["vein"], chosen[venous], chosen_lobes[venous], 0.68, rng))
+        blood.append(grow_tree(roots["vein"], chosen[venous], chosen_lobes[venous], 0.62, rng))
 
     points, radii = (np.concatenate(parts) for parts in zip(*blood, strict=True))
     vessels = stamp(grid, points, radii)
