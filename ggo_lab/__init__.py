@@ -46,7 +46,7 @@ _ROOMS = {
         "image_set_of",
         "prepare",
     ],
-    "backbones": ["BACKBONES", "Backbone", "build_backbone", "count_parameters"],
+    "backbones": ["BACKBONES", "Backbone", "build_backbone", "count_parameters", "parameter_table"],
     "training": ["TrainConfig", "History", "fit", "save_model", "load_model"],
     "evaluation": [
         "Predictions",
