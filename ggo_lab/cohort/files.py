@@ -15,12 +15,13 @@ from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError
 from ggo_lab.readers import read_scan
 from ggo_lab.readers.dicom import is_dicom
-from ggo_lab.readers.itk import METAIMAGE_NRRD_SUFFIXES, quiet_itk
+from ggo_lab.readers.metaimage import METAIMAGE_SUFFIXES
 from ggo_lab.readers.nifti import NIFTI_SUFFIXES
+from ggo_lab.readers.nrrd import NRRD_SUFFIXES
 from ggo_lab.readers.pictures import PICTURE_SUFFIXES
 from ggo_lab.scan import Scan
 
-_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *METAIMAGE_NRRD_SUFFIXES)
+_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *METAIMAGE_SUFFIXES, *NRRD_SUFFIXES)
 _NO_SCAN = re.compile(r"(^|[^a-z])(masks?|labels?|seg|segmentations?)([^a-z]|$)")
 _SPLIT_WORDS = {"train": "train", "val": "validation", "test": "test"}
 _PATIENT_ID = "0010|0020"
@@ -219,11 +220,10 @@ def _dicom_patient(path: Path) -> str | None:
         return None
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(first))
-    with quiet_itk():
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:  # damaged; prepare will name it
-            return None
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:  # damaged; prepare will name it
+        return None
     value = reader.GetMetaData(_PATIENT_ID) if reader.HasMetaDataKey(_PATIENT_ID) else ""
     return value.encode("utf-8", "replace").decode().strip(" \0") or None
 
