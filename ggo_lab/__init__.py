@@ -66,6 +66,7 @@ _ROOMS = {
         "conformal_sets",
         "wilson",
     ],
+    "sweeps": ["sweep", "sweep_table"],
     "saliency": ["grad_cam", "share_inside"],
     "plots": [
         "use_style",
