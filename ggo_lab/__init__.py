@@ -46,7 +46,7 @@ _ROOMS = {
         "image_set_of",
         "prepare",
     ],
-    "backbones": ["BACKBONES", "Backbone", "build_backbone", "count_parameters"],
+    "backbones": ["BACKBONES", "Backbone", "build_backbone", "count_parameters", "parameter_table"],
     "training": ["TrainConfig", "History", "fit", "save_model", "load_model"],
     "evaluation": [
         "Predictions",
@@ -66,6 +66,7 @@ _ROOMS = {
         "conformal_sets",
         "wilson",
     ],
+    "sweeps": ["sweep", "sweep_table"],
     "saliency": ["grad_cam", "share_inside"],
     "plots": [
         "use_style",

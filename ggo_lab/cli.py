@@ -1,7 +1,11 @@
-"""The same functions for a terminal: `ggo-lab grade`, `ggo-lab train`, `ggo-lab prepare`."""
+"""The same functions for a terminal: `ggo-lab grade`, `ggo-lab train`, `ggo-lab sweep`, `ggo-lab prepare`.
+
+Several processes train one network with `torchrun --nproc-per-node 2 -m ggo_lab.cli train ...`.
+"""
 
 import argparse
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from ggo_lab.errors import GgoLabError
@@ -20,6 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("ggo-lab: interrupted.", file=sys.stderr)
         return 130
     return 0
+
+
+# What `sweep` varies, and the type of its values.
+_AXES = {"backbone": str, "extent": str, "optimizer": str, "lr": float, "batch_size": int, "loss": str, "seed": int}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,12 +53,30 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--weights", default="imagenet", help="imagenet (default), none, or a file of torchvision weights"
     )
-    train.add_argument("--lr", type=float, help="learning rate of Adam")
+    train.add_argument("--checkpoint", metavar="FILE", help="written each epoch; where it exists, go on from there")
+    train.add_argument("--optimizer", help="adam (default), adamw or sgd")
+    train.add_argument("--loss", help="cross_entropy (default), or corn: grades that follow each other")
+    train.add_argument("--balance", help="for rare grades: none (default), loss or sampling")
+    train.add_argument("--rotate", type=float, help="turn images by up to so many degrees")
+    train.add_argument("--scale", type=float, help="enlarge or shrink images by up to this share")
+    train.add_argument("--intensity", type=float, help="change contrast and light by up to this share")
+    train.add_argument("--lr", type=float, help="learning rate")
     train.add_argument("--batch-size", type=int, help="images per step")
     train.add_argument("--max-epochs", type=int, help="the most passes over the train split")
     train.add_argument("--patience", type=int, help="epochs without a better validation loss before stopping")
     train.add_argument("--seed", type=int, help="of the order, the augmentation and the new head")
     train.set_defaults(run=_train)
+
+    sweep = commands.add_parser("sweep", help="train every combination of settings; call it again, anywhere, to go on")
+    _add_cohort(sweep)
+    sweep.add_argument("--folder", required=True, help="where the runs are kept, shared by all workers")
+    sweep.add_argument("--weights", default="imagenet", help="imagenet (default) or none")
+    sweep.add_argument("--max-epochs", type=int, help="the most passes over the train split")
+    sweep.add_argument("--patience", type=int, help="epochs without a better validation loss before stopping")
+    for axis, kind in _AXES.items():
+        flag = f"--{axis.replace('_', '-')}"
+        sweep.add_argument(flag, type=kind, nargs="+", help=f"values of {axis} to try")
+    sweep.set_defaults(run=_sweep)
 
     prepare = commands.add_parser("prepare", help="make and cache the images of a cohort, as `train` would")
     _add_cohort(prepare)
@@ -101,17 +127,38 @@ def _train(options: argparse.Namespace) -> None:
     from ggo_lab.backbones import build_backbone
     from ggo_lab.evaluation import evaluate, predict
     from ggo_lab.training import TrainConfig, fit, save_model
+    from ggo_lab.training.ranks import gathered, joined, rank_and_size
 
-    config = TrainConfig(**_given(options, "lr", "batch_size", "max_epochs", "patience", "seed"))
+    names = ("optimizer", "loss", "balance", "rotate", "scale", "intensity")
+    config = TrainConfig(**_given(options, "lr", "batch_size", "max_epochs", "patience", "seed", *names))
     model = build_backbone(options.backbone, options.extent, options.weights, seed=config.seed)
-    images = _images(options)
-    history = fit(model, images.train, images.validation, config)
+    with joined():
+        first = rank_and_size()[0] == 0
+        images = _images(options) if first else None
+        gathered(None)  # the other processes wait until the images are in the cache
+        if not first:
+            with redirect_stdout(None):
+                images = _images(options)
+        history = fit(model, images.train, images.validation, config, checkpoint=options.checkpoint)
+    if not first:
+        return
     print(history)
     save_model(model, options.out, history)
     print(f"Stored in {options.out}")
     if len(images.test):
         print(f"On the test split of {len(images.test)} scans (training seed {config.seed}):")
         print(evaluate(predict(model, images.test)))
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from ggo_lab.sweeps import sweep
+    from ggo_lab.training import TrainConfig
+
+    axes = _given(options, *_AXES)
+    images = _images(options)
+    config = TrainConfig(**_given(options, "max_epochs", "patience"))
+    table = sweep(images, options.folder, axes, config, options.weights)
+    print(table.drop(columns="ended", errors="ignore").to_string(index=False, float_format="%.3f"))
 
 
 def _grade(options: argparse.Namespace) -> None:

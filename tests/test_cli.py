@@ -141,6 +141,37 @@ def test_train_makes_a_model_that_grade_reads(capsys, tmp_path, monkeypatch, pha
     assert answer(capsys, "grade", scan, "--model", out_file)[0] == 0
 
 
+def small_phantoms(monkeypatch):
+    monkeypatch.setattr(
+        "ggo_lab.cohort.phantoms.make_phantom",
+        lambda involvement, seed, shape: gl.make_phantom(involvement=involvement, seed=seed, shape=(8, 48, 48)),
+    )
+
+
+def test_sweep_fills_a_folder_and_prints_its_table(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "cache"))
+    small_phantoms(monkeypatch)
+    arguments = ["--cohort", "phantom", "--scans", 12, "--size", 64, "--folder", tmp_path / "runs", "--weights", "none"]
+    arguments += ["--max-epochs", 1, "--backbone", "squeezenet1_0", "--extent", "scratch", "--seed", 0, 1]
+    code, out, err = answer(capsys, "sweep", *arguments)
+    assert code == 0, err
+    assert "validation_macro_f1" in out and out.count("squeezenet1_0") == 2
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 2
+
+
+def test_train_goes_on_from_its_checkpoint(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "cache"))
+    small_phantoms(monkeypatch)
+    arguments = ["--cohort", "phantom", "--scans", 12, "--size", 64, "--backbone", "squeezenet1_0", "--weights", "none"]
+    arguments += ["--extent", "scratch", "--checkpoint", tmp_path / "c", "--out", tmp_path / "m", "--loss", "corn"]
+    arguments += ["--rotate", 5, "--balance", "loss", "--optimizer", "adamw"]
+    for epochs in (1, 2):
+        code, out, err = answer(capsys, "train", *arguments, "--max-epochs", epochs)
+        assert code == 0, err
+        assert f"History: {epochs} epochs" in out
+    assert gl.load_model(tmp_path / "m").ordinal
+
+
 def test_prepare_fills_the_cache(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(

@@ -26,6 +26,7 @@ ROOMS = [
     "backbones",
     "training",
     "evaluation",
+    "sweeps",
     "saliency",
     "rendering",
     "plots",

@@ -1,5 +1,7 @@
 """The frozen prefix, computed once: the same result as computing it in every step, and never where it would differ."""
 
+import json
+
 import pandas as pd
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 
 import ggo_lab as gl
 from ggo_lab.backbones import RandomWeightsWarning
-from ggo_lab.training import TrainConfig, fit, training_batches
+from ggo_lab.training import Speed, TrainConfig, fit, training_batches
 from ggo_lab.training.prefix import compute_frozen_once, feature_batches, split_at_frozen
 
 # One of each kind: dropout in the head, convolution as the head, shortcuts, dense blocks, branches, attention.
@@ -140,3 +142,35 @@ def test_a_resumed_run_with_frozen_layers_gives_the_same_bits(tmp_path):
     resumed, went_on = run(tmp_path / "c", 4)
     assert same(whole.state_dict(), resumed.state_dict())
     pd.testing.assert_frame_equal(curves(history), curves(went_on), check_exact=True)
+
+
+def test_bf16_is_for_what_is_learnt_from_only():
+    model, (pixels, _), (unseen, _) = frozen(), tensors(TRAIN), tensors(VALIDATION)
+    exact, rough = (
+        compute_frozen_once(model, pixels, unseen, config(speed=Speed(True, bf16))) for bf16 in (False, True)
+    )
+    assert torch.equal(exact.unseen, rough.unseen) and rough.views.dtype == torch.float32
+    assert not torch.equal(exact.views, rough.views)
+    assert (exact.views - rough.views).norm() < 0.02 * exact.views.norm()
+
+
+def test_whether_bf16_pays_is_tried_once_and_remembered(monkeypatch, tmp_path):
+    monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path))
+    model, (pixels, _), (unseen, _) = frozen(), tensors(TRAIN), tensors(VALIDATION)
+    one = compute_frozen_once(model, pixels, unseen, config(speed="auto"))
+    (file,) = (tmp_path / "speed").iterdir()
+    stored = json.loads(file.read_text())
+    assert stored["network"] == ["frozen", "resnet18", "head"] and len(stored["tried"]) == 2
+    assert torch.equal(one.views, compute_frozen_once(model, pixels, unseen, config(speed="auto")).views)
+    stored["fastest"] = [True, not stored["fastest"][1]]
+    file.write_text(json.dumps(stored))
+    assert not torch.equal(one.views, compute_frozen_once(model, pixels, unseen, config(speed="auto")).views)
+
+
+def test_a_network_that_cannot_be_followed_is_computed_in_every_step():
+    model = frozen("resnet18", "last_block")
+    model.network.layer4.register_forward_hook(lambda layer, given, result: 2 * result if result.mean() > 0 else result)
+    assert split_at_frozen(model) is None
+    model, history = quick(frozen("resnet18_gru", "head"), max_epochs=1)
+    assert history.views == 2 and model.extent == "head"
+    assert quick(frozen("resnet18_gru", "last_block"), max_epochs=1)[1].views == 0

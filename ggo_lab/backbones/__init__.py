@@ -1,6 +1,6 @@
 """The torchvision networks of the course: how each is built, which layers learn, what it looks at."""
 
-from ggo_lab.backbones.build import backbone_from_state, build_backbone
+from ggo_lab.backbones.build import backbone_from_state, build_backbone, parameter_table
 from ggo_lab.backbones.network import EXTENTS, Backbone, count_parameters
 from ggo_lab.backbones.specs import BACKBONES, BackboneSpec
 from ggo_lab.backbones.weights import RandomWeightsWarning
@@ -14,4 +14,5 @@ __all__ = [
     "backbone_from_state",
     "build_backbone",
     "count_parameters",
+    "parameter_table",
 ]

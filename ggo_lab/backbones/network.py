@@ -30,8 +30,9 @@ class Backbone(nn.Module):
         ordinal: whether outputs are read by corn_logits; set by `fit`, from the loss.
     """
 
-    def __init__(self, name: str, network: nn.Module, extent: str, weights: str):
+    def __init__(self, name: str, network: nn.Module, extent: str, weights: str, spec: BackboneSpec | None = None):
         super().__init__()
+        self.spec = spec or BACKBONES[name]  # where things are in this network
         self.name, self.extent, self.weights, self.recipe = name, extent, weights, None
         self.ordinal = False
         self.network = network
@@ -42,11 +43,6 @@ class Backbone(nn.Module):
             for module in network.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = _FAST_MOMENTUM
-
-    @property
-    def spec(self) -> BackboneSpec:
-        """Where things are in this network."""
-        return BACKBONES[self.name]
 
     @property
     def input_size(self) -> int:
@@ -114,7 +110,7 @@ class Backbone(nn.Module):
             learning = (self.spec.head, *(self.spec.last_block if self.extent == "last_block" else ()))
             for place in learning:
                 self.network.get_submodule(place).requires_grad_(True)
-        if self.name == "inception_v3":
+        if hasattr(self.network, "AuxLogits"):
             if not everything:
                 self.network.AuxLogits, self.network.aux_logits = None, False
             elif self.network.AuxLogits is not None:
@@ -128,6 +124,23 @@ class Backbone(nn.Module):
             if parameters and not any(p.requires_grad for p in parameters):
                 module.eval()
         return self
+
+
+class SequenceBackbone(Backbone):
+    """A Backbone around SliceGru: images (B, C, H, W) of any number C of slices, each seen on its own."""
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Give each slice as three equal channels, normalised: float (B, C, 3, H, W)."""
+        self._check(images)
+        return (images[:, :, None].float() - self.mean) / self.sd
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or not images.shape[1]:
+            raise ModelError(
+                f"{self.name} takes images of shape (B, C, H, W), C being the slices; found {tuple(images.shape)}.",
+                tuple(images.shape),
+            )
+        super()._check(images[:, :1].expand(-1, 3, -1, -1))
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -67,7 +67,9 @@ def _imagenet_file(name: str) -> Path | None:
     Raises:
         ModelError: a file in the cache that is not what its name promises.
     """
-    url = get_model_weights(name).IMAGENET1K_V1.url
+    offered = get_model_weights(name)
+    # A few large networks have no first version on ImageNet alone.
+    url = (offered.IMAGENET1K_V1 if hasattr(offered, "IMAGENET1K_V1") else offered.DEFAULT).url
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     promised = file.stem.rpartition("-")[2]  # torchvision ends names in the first digits of the content's SHA-256
     if file.exists():

@@ -8,6 +8,7 @@ from torch import Tensor
 from ggo_lab.grades import Grade
 from ggo_lab.training.augment import augment, augments
 from ggo_lab.training.config import TrainConfig
+from ggo_lab.training.ranks import rank_and_size
 
 
 def training_batches(
@@ -36,6 +37,8 @@ def training_batches(
 def batch_rows(targets: Tensor, config: TrainConfig, draws: torch.Generator) -> list[Tensor]:
     """Draw which images stand in which batch of an epoch.
 
+    A last batch in which a rank would have fewer than two images joins its neighbour.
+
     Returns: int64 (B,) each, on the CPU.
     """
     if config.balance == "sampling":
@@ -44,7 +47,7 @@ def batch_rows(targets: Tensor, config: TrainConfig, draws: torch.Generator) -> 
     else:
         order = torch.randperm(len(targets), generator=draws)
     batches = list(order.split(config.batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
+    if len(batches) > 1 and len(batches[-1]) < 2 * rank_and_size()[1]:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
 

@@ -15,6 +15,7 @@ from ggo_lab.images import ImageSet
 from ggo_lab.storage import write_whole
 from ggo_lab.training.config import Speed, TrainConfig
 from ggo_lab.training.memory import Memory
+from ggo_lab.training.ranks import gathered, rank_and_size
 
 _FORMAT = 1
 
@@ -70,6 +71,7 @@ class Checkpoint:
             "config": repr(dataclasses.replace(config, max_epochs=1)),
             "train split": _fingerprint(train),
             "validation split": _fingerprint(validation),
+            "number of processes": rank_and_size()[1],
             "frozen weights": _frozen_checksum(model, config),
         }
         self._content = self._read() if self.path.exists() else None
@@ -96,9 +98,10 @@ class Checkpoint:
         draws.set_state(content["draws"])
         memory.images_at_once = content["images_at_once"]
         device = next(model.parameters()).device
-        torch.set_rng_state(content["random"])
-        if device.type == "cuda" and content["random_cuda"] is not None:
-            torch.cuda.set_rng_state(content["random_cuda"], device)
+        on_cpu, on_cuda = content["random"][rank_and_size()[0]]
+        torch.set_rng_state(on_cpu)
+        if device.type == "cuda" and on_cuda is not None:
+            torch.cuda.set_rng_state(on_cuda, device)
         best_state = {name: tensor.to(device) for name, tensor in content["progress"]["best_state"].items()}
         return Progress(**{**content["progress"], "best_state": best_state})
 
@@ -111,8 +114,12 @@ class Checkpoint:
         progress: Progress,
         speed: Speed,
     ) -> None:
-        """Write the state at the end of an epoch."""
+        """Write the state at the end of an epoch; of several ranks, all must call, and the first one writes."""
         device = next(model.parameters()).device
+        on_cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        random = gathered((torch.get_rng_state(), on_cuda))
+        if rank_and_size()[0] > 0:
+            return
         content = {
             "format": _FORMAT,
             "facts": self._facts,
@@ -121,8 +128,7 @@ class Checkpoint:
             "optimizer": optimizer.state_dict(),
             "draws": draws.get_state(),
             "images_at_once": memory.images_at_once,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "random": random,
             "progress": vars(progress),
         }
         write_whole(self.path, lambda file: torch.save(content, file))

@@ -4,6 +4,7 @@ from ggo_lab.backbones import EXTENTS, Backbone
 from ggo_lab.errors import ChoiceError, CohortError
 from ggo_lab.images import ImageSet
 from ggo_lab.training.config import TrainConfig
+from ggo_lab.training.ranks import rank_and_size
 
 
 def check_splits(train: ImageSet, validation: ImageSet) -> None:
@@ -37,4 +38,15 @@ def check_unfreezing(model: Backbone, config: TrainConfig) -> None:
             f"unfreeze_at={config.unfreeze_at} unfreezes {len(config.unfreeze_at)} times, but from "
             f"extent={model.extent!r} that can be done {frozen} times, in the order {EXTENTS[1:]}.",
             config.unfreeze_at,
+        )
+
+
+def check_ranks(config: TrainConfig) -> None:
+    """Refuse batches that leave a rank without two images."""
+    size = rank_and_size()[1]
+    if config.batch_size < 2 * size:
+        raise ChoiceError(
+            f"batch_size={config.batch_size} is shared by {size} processes, and each needs two images; give "
+            f"{2 * size} or more, or start fewer processes.",
+            config.batch_size,
         )

@@ -14,6 +14,7 @@ from ggo_lab.training.checkpoints import Progress, changing_state
 from ggo_lab.training.config import TrainConfig
 from ggo_lab.training.devices import device_name, reproducible
 from ggo_lab.training.history import COLUMNS, History
+from ggo_lab.training.ranks import rank_and_size
 from ggo_lab.training.setup import Run, set_up
 from ggo_lab.training.steps import diverged, score, train_epoch
 
@@ -42,9 +43,10 @@ def fit(
         ModelError: images that do not fit the network, a loss that is no longer a number, a device too small for two
             images, or the checkpoint of another run.
     """
+    rank, _ = rank_and_size()  # (0, 1) unless torchrun has started several processes
     run = set_up(model, train, validation, config, progress, checkpoint)
     interrupted = False
-    with reproducible(config.seed, run.device), _bar(config.max_epochs, progress) as bar:
+    with reproducible(config.seed + rank, run.device), _bar(config.max_epochs, progress and not rank) as bar:
         so_far = run.resume()
         bar.update(len(so_far.rows))
         try:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ggo_lab.errors import ModelError
+from ggo_lab.training.ranks import rank_and_size
 
 
 class OutOfMemoryWarning(UserWarning):
@@ -66,6 +67,12 @@ class Memory:
         return max(1, min(math.ceil(size / self.images_at_once), size // 2))
 
     def _halve(self, size: int, device: torch.device, model: nn.Module) -> None:
+        if rank_and_size()[1] > 1:
+            raise ModelError(
+                f"The memory of {device} does not hold this rank's share of a batch, {size} images; give a smaller "
+                "batch_size, or start more processes.",
+                size,
+            )
         tried = math.ceil(size / self._parts(size))
         if tried <= 3:
             raise ModelError(

@@ -1,5 +1,6 @@
 """The frozen prefix: layers that do not learn give the same outputs in every epoch, so they are computed once."""
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,13 +11,17 @@ from torchvision.ops import StochasticDepth, stochastic_depth
 from tqdm.auto import tqdm
 
 from ggo_lab.backbones import Backbone
+from ggo_lab.backbones.sequence import GruGrader, SliceReader
 from ggo_lab.training.augment import augment, augments
 from ggo_lab.training.batches import batch_rows
-from ggo_lab.training.config import TrainConfig
+from ggo_lab.training.config import Speed, TrainConfig
+from ggo_lab.training.ranks import rank_and_size
+from ggo_lab.training.speed import fastest
 
 # More would be slow to keep, or would push out what else lives there. ResNet-152's features, 72 scans, two views:
 # 1.2 MB for "head", 116 MB for "last_block".
 _MOST_BYTES = 2 * 1024**3
+_IMAGES_WORTH_A_PROBE = 64  # a probe costs the time of 16
 _BATCH = 16  # images at once; it changes memory and time, not the result
 _CHANCE = (nn.modules.dropout._DropoutNd, StochasticDepth)
 _CHANCE_FUNCTIONS = (dropout, dropout1d, dropout2d, dropout3d, stochastic_depth)
@@ -60,10 +65,14 @@ def split_at_frozen(model: Backbone) -> tuple[nn.Module, Rest] | None:
     The network is traced by torch.fx with frozen modules as black boxes; a step is frozen if nothing before it learns
     and nothing is left to chance, as in dropout. Both parts share their layers with the model.
 
-    Returns: the prefix, from normalised images to features, and the rest; None where there is no such place.
+    Returns: the prefix, from normalised images to features, and the rest; None where there is no such place,
+        or where fx cannot follow the network.
     """
     model.train()  # so that what draws at random while learning can be told from what is asleep
-    graph = _Tracer().trace(model.network)
+    try:
+        graph = _Tracer().trace(model.network)
+    except fx.proxy.TraceError:  # a network, or a hook on it, whose path depends on the values it sees
+        return None
     *nodes, output = graph.nodes
     modules, frozen, crossing, cut = dict(model.network.named_modules()), set(), set(), 0
     for place, node in enumerate(nodes):
@@ -89,8 +98,10 @@ def split_at_frozen(model: Backbone) -> tuple[nn.Module, Rest] | None:
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         """Do not look into frozen modules, nor into those that are one step (whose mode must stay switchable)."""
-        frozen = not any(p.requires_grad for p in module.parameters())
-        return frozen or not list(module.children()) or super().is_leaf_module(module, name)
+        if not any(p.requires_grad for p in module.parameters()) or not list(module.children()):
+            return True
+        # Nor can fx follow what depends on the number of slices.
+        return isinstance(module, (SliceReader, GruGrader)) or super().is_leaf_module(module, name)
 
 
 def _is_frozen(node: fx.Node, modules: dict[str, nn.Module], network: nn.Module, frozen: set[fx.Node]) -> bool:
@@ -115,7 +126,11 @@ class FrozenOnce(NamedTuple):
 
 
 def compute_frozen_once(
-    model: Backbone, images: Tensor, unseen: Tensor, config: TrainConfig, progress: bool = False
+    model: Backbone,
+    images: Tensor,
+    unseen: Tensor,
+    config: TrainConfig,
+    progress: bool = False,
 ) -> FrozenOnce | None:
     """Compute the frozen layers' outputs for every image, in every view that training will ask for.
 
@@ -131,20 +146,51 @@ def compute_frozen_once(
     if parts is None:
         return None
     prefix, rest = parts
-    model.eval().to(memory_format=torch.channels_last)
+    model.eval().to(memory_format=torch.channels_last)  # for these layers alone it is the faster format
     count = config.views if augments(config) else 2 if config.flip else 1
     with torch.no_grad():
         each = prefix(model.normalise(images[:1])).nbytes
         if each * (count * len(images) + len(unseen)) > _MOST_BYTES:
             return None
+        bf16 = _bf16_pays(model, prefix, images, count, config)
         draws = torch.Generator().manual_seed(config.seed)
         with tqdm(total=count + 1, desc="frozen layers", delay=2, leave=False, disable=not progress) as bar:
-            made = []
-            for view in (*_views(images, count, config, draws), unseen):
-                batches = (model.normalise(batch) for batch in view.split(_BATCH))
-                made.append(torch.cat([prefix(b.contiguous(memory_format=torch.channels_last)) for b in batches]))
+            views = []
+            for view in _views(images, count, config, draws):
+                views.append(_outputs(model, prefix, view, bf16))
                 bar.update()
-    return FrozenOnce(rest, torch.stack(made[:-1]), made[-1])
+            # As `score` does: in 32 bits, so that `predict` finds the same numbers.
+            return FrozenOnce(rest, torch.stack(views), _outputs(model, prefix, unseen, bf16=False))
+
+
+def _outputs(model: Backbone, prefix: nn.Module, images: Tensor, bf16: bool) -> Tensor:
+    parts = []
+    for batch in images.split(_BATCH):
+        given = model.normalise(batch)  # weights that are channels_last suffice for all to be
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            parts.append(prefix(given).float())
+    return torch.cat(parts)
+
+
+def _bf16_pays(model: Backbone, prefix: nn.Module, images: Tensor, count: int, config: TrainConfig) -> bool:
+    """Whether the frozen layers are computed in 16 bits: as the settings say, or where it is faster on this machine."""
+    if isinstance(config.speed, Speed):
+        return config.speed.bf16
+    if config.speed == "plain" or count * len(images) < _IMAGES_WORTH_A_PROBE or rank_and_size()[1] > 1:
+        return False
+
+    def probe() -> dict[Speed, float]:
+        seconds = {}
+        for speed in (Speed(True, True), Speed(True, False)):
+            taken = []
+            for _ in range(2):  # the first sets things up
+                start = time.perf_counter()
+                _outputs(model, prefix, images[:4], speed.bf16).sum().item()
+                taken.append(time.perf_counter() - start)
+            seconds[speed] = min(taken)
+        return seconds
+
+    return fastest(["frozen", model.name, model.extent], list(images.shape[1:]), images.device, probe).bf16
 
 
 def _views(images: Tensor, count: int, config: TrainConfig, draws: torch.Generator) -> Iterator[Tensor]:

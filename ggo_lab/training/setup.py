@@ -1,6 +1,6 @@
 """What a run needs before its first epoch: data on the device, layers that learn, an optimizer, speed settings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from ggo_lab.backbones import Backbone
 from ggo_lab.images import ImageSet
 from ggo_lab.training.batches import grade_weights, training_batches
 from ggo_lab.training.checkpoints import Checkpoint, Progress
-from ggo_lab.training.checks import check_splits, check_unfreezing
+from ggo_lab.training.checks import check_ranks, check_splits, check_unfreezing
 from ggo_lab.training.config import PLAIN, Speed, TrainConfig
 from ggo_lab.training.devices import choose_device, on_device
 from ggo_lab.training.memory import Memory
 from ggo_lab.training.prefix import Rest, compute_frozen_once, feature_batches
+from ggo_lab.training.ranks import Shared, rank_and_size, share
 from ggo_lab.training.speed import choose_speed, memory_format
 from ggo_lab.training.steps import make_optimizer
 
@@ -26,14 +27,14 @@ class Run:
 
     Attributes:
         model: the whole network.
-        learner: what takes the steps: the model, or what comes after its frozen prefix.
+        learner: what takes the steps: the model, or what comes after its frozen prefix; shared where there are ranks.
         draws: generator of the order and the alterations.
-        unseen, unseen_targets: the validation split, as the learner takes it.
+        unseen, unseen_targets: the validation split, as the learner takes it; this rank's share.
         views: as in History.
     """
 
     model: Backbone
-    learner: Backbone | Rest
+    learner: Backbone | Rest | Shared
     images: Tensor
     targets: Tensor
     unseen: Tensor
@@ -48,14 +49,17 @@ class Run:
     checkpoint: Checkpoint | None
     views: int
 
-    def batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Give the batches of an epoch."""
-        make = training_batches if self.learner is self.model else feature_batches
-        return make(self.images, self.targets, self.config, self.draws)
+        make = feature_batches if self.views else training_batches
+        for images, targets in make(self.images, self.targets, self.config, self.draws):
+            yield share(images), share(targets)
 
     def unfreeze(self) -> None:
         """Let the next layers learn too."""
         self.optimizer.add_param_group({"params": self.model.unfreeze()})
+        if isinstance(self.learner, Shared):
+            self.learner = Shared(self.model)
 
     def resume(self) -> Progress:
         """Give the progress of the checkpoint, with everything put back as it was; a new one where there is none."""
@@ -83,10 +87,11 @@ def set_up(
     """Check what was given to `fit`, and make all that the loop needs; see `fit` for arguments and errors."""
     check_splits(train, validation)
     check_unfreezing(model, config)
+    check_ranks(config)
     device = choose_device(config.device)
     kept = None if checkpoint is None else Checkpoint(checkpoint, model, train, validation, config)
     images, targets = on_device(train, device)
-    unseen, unseen_targets = on_device(validation, device)
+    unseen, unseen_targets = (share(part) for part in on_device(validation, device))
     model.to(device)
     model.ordinal = config.loss == "corn"
     learner, views = model, 0
@@ -105,6 +110,8 @@ def set_up(
     class_weights = grade_weights(targets) if config.balance == "loss" else None
     draws = torch.Generator().manual_seed(config.seed)
     optimizer = make_optimizer(learner, config)
+    if rank_and_size()[1] > 1:
+        learner = Shared(learner)
     return Run(
         model, learner, images, targets, unseen, unseen_targets, config, device, optimizer, speed, memory, draws,
         class_weights, kept, views,

@@ -11,6 +11,7 @@ from ggo_lab.backbones import Backbone
 from ggo_lab.errors import ModelError
 from ggo_lab.training.config import PLAIN, Speed, TrainConfig
 from ggo_lab.training.memory import Memory
+from ggo_lab.training.ranks import rank_and_size, summed
 
 _SCORE_BATCH = 64  # images at once when nothing is learnt; it changes memory and time, not the result
 
@@ -44,11 +45,13 @@ def train_epoch(
         return loss.detach(), (outputs[0][1].argmax(1) == targets).sum()
 
     model.train()
-    memory = memory or Memory()
+    memory, ranks = memory or Memory(), rank_and_size()[1]
     losses, right, sizes = [], [], []
     for images, targets in batches:
         optimizer.zero_grad()
         total = len(images) if class_weights is None else class_weights[targets].sum()
+        if ranks > 1:  # the mean over ranks, as gradients will be
+            total = summed(torch.as_tensor(total, dtype=torch.float32, device=images.device)) / ranks
         # All at once, unless the device has run out of memory.
         loss, correct = memory.in_parts(gradients, model, images, targets, total)
         optimizer.step()
@@ -56,7 +59,8 @@ def train_epoch(
         right.append(correct)
         sizes.append(len(images))
     # Numbers are fetched once an epoch: each fetch makes the program wait for the GPU.
-    losses, right = torch.stack(losses).tolist(), torch.stack(right).sum().item()
+    losses, right = (summed(torch.stack(losses)) / ranks).tolist(), summed(torch.stack(right)).sum().item()
+    sizes = summed(torch.tensor(sizes, device=images.device)).tolist()
     for step, loss in enumerate(losses, 1):
         if not math.isfinite(loss):
             raise diverged(f"The training loss is {loss} at step {step} of epoch {epoch}", model, optimizer)
@@ -75,11 +79,16 @@ def score(model: Backbone, images: Tensor, targets: Tensor) -> tuple[float, floa
     """
     model.eval()
     loss_sum = right = 0.0
-    for batch, batch_targets in zip(images.split(_SCORE_BATCH), targets.split(_SCORE_BATCH), strict=True):
+    # Each rank has some of the images, or, where there are fewer images than ranks, none.
+    batches = zip(images.split(_SCORE_BATCH), targets.split(_SCORE_BATCH), strict=True) if len(images) else ()
+    for batch, batch_targets in batches:
         logits = model(batch)
         loss_sum += cross_entropy(logits, batch_targets, reduction="sum").item()
         right += (logits.argmax(1) == batch_targets).sum().item()
-    return loss_sum / len(images), right / len(images)
+    loss_sum, right, count = summed(
+        torch.tensor([loss_sum, right, len(images)], dtype=torch.float64, device=images.device)
+    ).tolist()
+    return loss_sum / count, right / count
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -1,0 +1,66 @@
+"""A CNN with a GRU over the slices of a scan: the reference of the challenge's organisers."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from ggo_lab.grades import Grade
+
+_HIDDEN = 128  # numbers that the GRU remembers in each direction
+
+
+class SliceGru(nn.Module):
+    """Every slice is seen by the same CNN, then a GRU reads what was seen, from feet to head and back.
+
+    Slices come as (B, C, 3, H, W), C being any number. A scan with fewer slices than others of its batch is filled up
+    with slices of one grey, such as black: they hold nothing to see, and neither part looks at them.
+    """
+
+    def __init__(self, cnn: nn.Module, features: int):
+        """Put the two together.
+
+        Args:
+            cnn: gives (B, features) for images (B, 3, H, W).
+        """
+        super().__init__()
+        self.slices = SliceReader(cnn, features)
+        self.grader = GruGrader(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the outputs (B, 4) of normalised slices (B, C, 3, H, W)."""
+        return self.grader(self.slices(images))
+
+
+class SliceReader(nn.Module):
+    """Let the CNN see each slice on its own."""
+
+    def __init__(self, cnn: nn.Module, features: int):
+        super().__init__()
+        self.cnn, self.features = cnn, features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give float (B, C, features + 1): what was seen, and in the last column 1, or 0s for an empty slice."""
+        grey = images[:, :, 0].flatten(2)
+        there = grey.amax(2) > grey.amin(2)
+        there[:, 0] = True  # of an empty scan, the first
+        seen = self.cnn(images[there])
+        read = seen.new_zeros(*there.shape, self.features + 1)
+        read[there] = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
+        return read
+
+
+class GruGrader(nn.Module):
+    """Read the slices' features in order, both ways, and grade the scan."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.gru = nn.GRU(features, _HIDDEN, batch_first=True, bidirectional=True)
+        self.fc = nn.Linear(2 * _HIDDEN, len(Grade))
+
+    def forward(self, read: Tensor) -> Tensor:
+        """Give the outputs (B, 4) of what SliceReader gives."""
+        places = torch.arange(1, read.shape[1] + 1, device=read.device)
+        lengths = (places * read[:, :, -1]).amax(1).long().cpu()  # up to the last slice that is there
+        packed = pack_padded_sequence(read[:, :, :-1], lengths, batch_first=True, enforce_sorted=False)
+        _, ends = self.gru(packed)
+        return self.fc(torch.cat([ends[0], ends[1]], dim=1))
