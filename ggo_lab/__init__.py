@@ -78,6 +78,7 @@ _ROOMS = {
         "randomise_layers",
         "shuffle_labels",
     ],
+    "pitfalls": [],  # names that belong together: gl.pitfalls.plant_label_pixel
     "plots": [
         "use_style",
         "plot_slice",

@@ -27,6 +27,7 @@ ROOMS = [
     "training",
     "evaluation",
     "saliency",
+    "pitfalls",
     "rendering",
     "plots",
     "page",
