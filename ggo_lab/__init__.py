@@ -67,7 +67,19 @@ _ROOMS = {
         "wilson",
     ],
     "sweeps": ["sweep", "sweep_table"],
-    "saliency": ["grad_cam", "share_inside"],
+    "saliency": [
+        "Saliency",
+        "explain",
+        "grad_cam",
+        "occlusion",
+        "integrated_gradients",
+        "share_inside",
+        "pointing_game",
+        "deletion_insertion",
+        "randomise_layers",
+        "shuffle_labels",
+    ],
+    "pitfalls": [],  # names that belong together: gl.pitfalls.plant_label_pixel
     "plots": [
         "use_style",
         "plot_slice",
@@ -76,9 +88,12 @@ _ROOMS = {
         "plot_history",
         "plot_confusion",
         "plot_scores",
+        "plot_comparison",
+        "plot_reliability",
+        "plot_risk_coverage",
         "plot_probabilities",
     ],
-    "viewers": ["SliceViewer", "PredictionViewer"],
+    "viewers": ["SliceViewer", "PredictionViewer", "link"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

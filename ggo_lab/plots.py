@@ -1,6 +1,7 @@
 """Every static figure of the course. Functions take Axes, draw one thing, and give the Axes back."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ggo_lab.cohort import Cohort
 from ggo_lab.errors import check_choice
-from ggo_lab.evaluation import Report
+from ggo_lab.evaluation import Comparison, Reliability, Report
 from ggo_lab.grades import GRADE_NAMES, Grade
 from ggo_lab.rendering import PLANES, Heat, check_heat, check_masks, heat_slice, mask_colors, slice_of, slice_spacing
 from ggo_lab.scan import Scan, Window, as_window
@@ -18,6 +19,7 @@ from ggo_lab.training import History
 
 # Two colours for the two splits that a history shows (Okabe & Ito 2008), apart from those of grades and masks.
 _SPLIT_COLORS = {"train": "#999999", "validation": "#CC79A7"}
+_SERIES_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # of networks beside each other
 
 
 def use_style() -> None:
@@ -195,6 +197,64 @@ def plot_scores(reports: Mapping[str, Report], measure: str = "macro-F1", ax: Ax
     ax.set_yticks(rows, names)
     ax.set_ylim(len(names) - 0.5, -0.6)
     ax.set_xlabel(f"{measure}, 95% interval")
+    ax.legend(loc="best")
+    return ax
+
+
+def plot_comparison(comparison: Comparison, ax: Axes | None = None) -> Axes:
+    """Draw the difference of every pair of networks with its interval; grey where they are not distinguishable."""
+    ax, table = _axes(ax), comparison.differences
+    for row, pair in enumerate(table.itertuples()):
+        color = "#0072B2" if pair.distinguishable else "#999999"
+        ax.hlines(row, pair.low, pair.high, color=color, linewidth=2)
+        ax.plot(pair.difference, row, "o", color=color)
+        said = f"{pair.difference:+.2f}" + ("" if pair.distinguishable else ", not distinguishable")
+        ax.annotate(said, (pair.difference, row), xytext=(0, 6), textcoords="offset points", ha="center")
+    ax.axvline(0, color="#444444", linewidth=1, linestyle=":")
+    ax.set_yticks(range(len(table)), table.index)
+    ax.set_ylim(len(table) - 0.5, -0.6)
+    ax.set_xlabel(f"difference in {comparison.measure}; 95% intervals that hold together")
+    return ax
+
+
+def plot_reliability(found: Reliability, ax: Axes | None = None) -> Axes:
+    """Draw how often a network was right against how sure it was; the band is where chance leaves a calibrated one."""
+    ax, table = _axes(ax), found.table
+    middle = (table["low"] + table["high"]) / 2
+    width = table["high"] - table["low"]
+    height = table["band high"] - table["band low"]
+    ax.bar(middle, height, width, table["band low"], color="#dddddd", label="perfectly calibrated, 95% band")
+    ax.plot([0, 1], [0, 1], color="#444444", linewidth=1, linestyle=":")
+    ax.plot(table["confidence"], table["right"], "o", color="#0072B2", label=found.made_by)
+    for bin_ in table.itertuples():
+        ax.annotate(
+            f"{bin_.scans}", (bin_.confidence, bin_.right), xytext=(5, -3), textcoords="offset points", fontsize="small"
+        )
+    ax.set_xlim(0.25, 1)  # the highest of four probabilities is never below a quarter
+    ax.set_ylim(-0.03, 1.03)
+    ax.set_xlabel("confidence, the highest of the four probabilities")
+    ax.set_ylabel("share right (beside it: scans)")
+    ax.set_title(f"calibration error {found.error:.2f}, by chance {found.by_chance:.2f}")
+    ax.legend(loc="lower right")
+    return ax
+
+
+def plot_risk_coverage(curves: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """Draw how often networks err if they answer only the scans they are surest of, with 95% bands.
+
+    Args:
+        curves: of risk_coverage, by the name to show.
+    """
+    ax = _axes(ax)
+    for (name, curve), color in zip(curves.items(), cycle(_SERIES_COLORS), strict=False):
+        ax.fill_between(
+            curve["coverage"], curve["low"], curve["high"], step="post", color=color, alpha=0.15, linewidth=0
+        )
+        ax.step(curve["coverage"], curve["risk"], where="post", color=color, label=name)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("coverage: share of scans answered, the surest first")
+    ax.set_ylabel("risk: share wrong among them")
     ax.legend(loc="best")
     return ax
 

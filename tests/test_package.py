@@ -28,6 +28,7 @@ ROOMS = [
     "evaluation",
     "sweeps",
     "saliency",
+    "pitfalls",
     "rendering",
     "plots",
     "page",

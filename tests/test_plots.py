@@ -96,6 +96,37 @@ def test_scores_show_intervals_and_the_majority(report):
     assert any(line.get_xdata()[0] == report.scores.loc["accuracy", "majority"] for line in ax.lines)
 
 
+def test_a_comparison_shows_its_intervals_and_greys_what_shows_nothing(report):
+    sure = gl.Predictions(report.predictions.names, report.predictions.patients, report.predictions.indices,
+                          np.eye(4)[report.predictions.indices], "sure")  # fmt: skip
+    wrong = gl.Predictions(sure.names, sure.patients, sure.indices, np.eye(4)[(sure.indices + 2) % 4], "wrong")
+    reports = {"a": report, "b": gl.evaluate(sure, draws=9), "c": gl.evaluate(wrong, draws=9)}
+    comparison = gl.compare(reports, draws=200)
+    ax = gl.plot_comparison(comparison)
+    ends = [tuple(segment[:, 0]) for part in ax.collections for segment in part.get_segments()]
+    assert ends == list(zip(comparison.differences["low"], comparison.differences["high"], strict=True))
+    shown = [text.get_text().endswith("not distinguishable") for text in ax.texts]
+    assert shown == (~comparison.differences["distinguishable"]).tolist() and set(shown) == {True, False}
+    grey = [to_hex(part.get_color()[0]) == "#999999" for part in ax.collections]
+    assert grey == shown
+
+
+def test_reliability_shows_bins_and_band(report):
+    found = gl.reliability(report.predictions, draws=50)
+    ax = gl.plot_reliability(found)
+    points = next(line for line in ax.lines if line.get_label() == "toy")
+    assert points.get_ydata().tolist() == found.table["right"].tolist()
+    assert [bar.get_y() for bar in ax.patches] == pytest.approx(found.table["band low"].tolist())
+    assert [text.get_text() for text in ax.texts] == [str(n) for n in found.table["scans"]]
+
+
+def test_risk_coverage_shows_every_network(report):
+    curve = gl.risk_coverage(report.predictions)
+    ax = gl.plot_risk_coverage({"one": curve, "two": curve})
+    assert [line.get_label() for line in ax.lines] == ["one", "two"]
+    assert ax.lines[0].get_ydata().tolist() == curve["risk"].tolist()
+
+
 def test_probabilities_frame_the_true_grade():
     ax = gl.plot_probabilities(np.array([0.1, 0.2, 0.3, 0.4]), gl.Grade.SEVERE)
     assert [bar.get_width() for bar in ax.patches] == [0.1, 0.2, 0.3, 0.4]

@@ -1,11 +1,13 @@
-"""Grad-CAM against captum, on every backbone, and its score."""
+"""Saliency maps against captum, their scores, and the checks that tell a map from an edge detector."""
 
 import numpy as np
 import pytest
 import torch
-from captum.attr import LayerAttribution, LayerGradCam
+from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
 
 import ggo_lab as gl
+from ggo_lab.saliency import similarity
+from ggo_lab.saliency.maps import METHODS, _integrated
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (3, 96, 96), np.uint8)
 
@@ -59,10 +61,157 @@ IMAGE_BRIGHT = np.zeros((96, 96), np.float32)
 IMAGE_BRIGHT[:32, :32] = 255
 
 
-def test_an_unknown_grade_is_refused():
-    model = gl.build_backbone("squeezenet1_0", weights="none")
+SMALL = IMAGE[:, :64, :64].copy()
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A network that is small and quick; its random weights do for maps as well as others."""
+    return gl.build_backbone("resnet18", weights="none", seed=3).eval()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unknown_grade_is_refused_and_the_model_left_as_it_was(model, method):
+    model.train()
     with pytest.raises(gl.ChoiceError, match="grade=5"):
-        gl.grad_cam(model, IMAGE, grade=5)
+        METHODS[method](model, SMALL, grade=5)
+    assert model.training
+    METHODS[method](model, SMALL, 1)
+    assert model.training and all(p.grad is None for p in model.parameters())
+    model.eval()
+
+
+def test_integrated_gradients_are_those_of_captum(model):
+    batch = torch.from_numpy(SMALL)[None].float()
+    theirs = IntegratedGradients(model).attribute(batch, 0 * batch, 2, n_steps=8, method="riemann_middle")
+    theirs = theirs[0].clamp(min=0).detach().numpy()
+    found = gl.integrated_gradients(model, SMALL, 3, steps=8)
+    np.testing.assert_allclose(found, theirs / theirs.max(), atol=1e-4)
+
+
+def test_integrated_gradients_add_up_to_the_rise_of_the_logit(model):
+    with torch.inference_mode():
+        ends = model(torch.from_numpy(np.stack([0 * SMALL, SMALL])))[:, 0]
+    total = float(_integrated(model, SMALL, 1, steps=64).sum())
+    assert total == pytest.approx(float(ends[1] - ends[0]), rel=0.05)
+
+
+def test_occlusion_is_that_of_captum(model):
+    batch = torch.from_numpy(SMALL)[None].float()
+    theirs = Occlusion(model).attribute(batch, (1, 16, 16), (1, 16, 16), baselines=0, target=1)[0].clamp(min=0).numpy()
+    found = gl.occlusion(model, SMALL, 2, cells=4)
+    assert theirs.max() > 0
+    np.testing.assert_allclose(found, theirs / theirs.max(), atol=1e-4)
+    with pytest.raises(gl.ChoiceError, match="cells=65"):
+        gl.occlusion(model, SMALL, cells=65)
+
+
+class Brightness(torch.nn.Module):
+    """A network whose logit of moderate is the brightness of the upper left corner of channel 1."""
+
+    training = False
+    recipe = gl.Recipe(size=64)
+    name = "brightness"
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        seen = images.float()[:, 1, :16, :16].mean(dim=(1, 2)) * self.weight / 255
+        return torch.stack([0 * seen, 6 * seen, 0 * seen, 0 * seen], dim=1)
+
+
+def test_maps_show_the_pixels_that_count():
+    for heat in (gl.occlusion(Brightness(), SMALL, 2, cells=4), gl.integrated_gradients(Brightness(), SMALL, 2)):
+        assert heat[1, :16, :16].sum() == pytest.approx(heat.sum()) and heat.sum() > 0
+
+
+def test_taking_away_what_counts_lowers_the_probability_first():
+    heat = gl.occlusion(Brightness(), SMALL, 2, cells=4)
+    curves = gl.deletion_insertion(Brightness(), SMALL, heat, 2)
+    areas = curves.mean()
+    assert areas["deletion"] < areas["random deletion"] - 0.1 and areas["insertion"] > areas["random deletion"] + 0.1
+    assert curves["deletion"].iloc[0] == curves["insertion"].iloc[-1] and curves["deletion"].iloc[-1] == 0.25
+    nowhere = gl.deletion_insertion(Brightness(), SMALL, np.zeros((64, 64)), 2).mean()
+    assert nowhere["deletion"] == pytest.approx(nowhere["random deletion"], abs=0.03)
+    with pytest.raises(gl.ChoiceError, match="does not fit"):
+        gl.deletion_insertion(Brightness(), SMALL, np.zeros((9, 9)), 2)
+
+
+def test_the_pointing_game():
+    mask = np.zeros((4, 10, 10), bool)
+    mask[2, :5] = True
+    heat = np.zeros((10, 10), np.float32)
+    heat[3, 3], heat[8, 8] = 1, 0.9
+    assert gl.pointing_game({2: heat}, mask) == (True, 0.5)
+    assert gl.pointing_game({2: heat[::-1]}, mask) == (False, 0.5)
+    assert not gl.pointing_game({2: 0 * heat}, mask).hit
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return gl.make_phantom(grade=3, seed=1, shape=(16, 64, 64))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_map_comes_with_its_score(model, scan, method):
+    model.recipe = gl.Recipe(size=64)
+    found = gl.explain(model, scan, 4, method)
+    assert found.volume.shape == scan.shape and sorted(found.heat) == [2, 8, 13]
+    assert (
+        found.volume[found.volume.any(axis=(1, 2))].shape[0] <= 3 and 0 <= found.volume.min() <= found.volume.max() <= 1
+    )
+    assert found.in_lesions == gl.share_inside(found.heat, scan.truth.lesions)
+    assert found.pointed == gl.pointing_game(found.heat, scan.truth.lesions)
+    for text in (repr(found), found._repr_html_()):
+        assert f"{method} for critical" in text and "lesions" in text and "random order" in text
+    planes = list(found.heat.values())
+    assert np.array_equal(planes[0], planes[1]) == (method == "grad_cam")
+
+
+def test_a_scan_without_truth_is_scored_by_its_lungs(model, scan):
+    from dataclasses import replace
+
+    model.recipe = gl.Recipe(size=64)
+    found = gl.explain(model, replace(scan, truth=None), lungs=scan.truth.lungs)
+    assert found.in_lesions is None and found.pointed is None and "lesion" not in found.sentence
+    assert found.in_lungs.chance == pytest.approx(scan.truth.lungs[[2, 8, 13]].mean())
+    with pytest.raises(gl.ChoiceError, match="method='magic'"):
+        gl.explain(model, scan, method="magic")
+    with pytest.raises(gl.ModelError, match="not been fitted"):
+        gl.explain(gl.build_backbone("squeezenet1_0", weights="none"), scan)
+
+
+def test_forgetting_layer_by_layer_changes_the_map_and_not_the_model(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    table = gl.randomise_layers(model, SMALL, 1, "integrated_gradients", stages=2)
+    assert table["down_to"].tolist()[0] == "nothing" and table["down_to"].iloc[-1] == "conv1"
+    assert table["similarity"].iloc[0] == pytest.approx(1) and table["similarity"].iloc[-1] < 0.7
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    again = gl.randomise_layers(model, SMALL, 1, "integrated_gradients", stages=2)
+    assert again.equals(table)
+    with pytest.raises(gl.ChoiceError, match="stages=0"):
+        gl.randomise_layers(model, SMALL, 1, stages=0)
+
+
+def test_similarity_of_maps():
+    ramp = np.arange(12.0).reshape(3, 4)
+    assert similarity(ramp, ramp**3) == pytest.approx(1) and similarity(ramp, -ramp) == pytest.approx(-1)
+    assert np.isnan(similarity(ramp, 0 * ramp))
+    with pytest.raises(gl.ChoiceError, match="cannot be compared"):
+        similarity(ramp, ramp.T)
+
+
+def test_shuffled_labels_keep_images_and_counts():
+    import pandas as pd
+
+    names = [f"s{i}" for i in range(40)]
+    table = pd.DataFrame({"name": names, "patient": names, "grade": np.repeat([1, 2, 3, 4], 10), "split": "train"})
+    images = gl.ImageSet(np.zeros((40, 3, 8, 8), np.uint8), table, gl.Recipe(size=8))
+    dealt = gl.shuffle_labels(images, seed=1)
+    assert dealt.names == names and sorted(dealt.indices) == sorted(images.indices)
+    assert (dealt.indices == images.indices).mean() < 0.6 and images.indices[0] == 0
 
 
 def test_share_inside_counts_heat_and_area():

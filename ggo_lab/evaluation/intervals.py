@@ -64,7 +64,7 @@ def bootstrap_weights(
 
     To each grade's patients one imagined patient is added, more often graded nearly right than far off. Without it,
     two of two critical scans graded right would give a recall of 1 in every draw, as if nothing could be learnt from
-    a third; the plain bootstrap's 95% intervals for macro-F1 on 24 scans held the truth in 73 to 86 of 100
+    a third; the plain bootstrap's 95% intervals for macro-F1 on 24 scans held the truth in 69 to 85 of 100
     simulations, these in 95 to 98 (see benchmarks/coverage.py). With many patients it changes nothing.
 
     Args:

@@ -1,0 +1,49 @@
+"""Mistakes that make a network look better than it is: plant_* makes each, find_* catches it."""
+
+from ggo_lab.pitfalls.finding import (
+    Finding,
+)
+from ggo_lab.pitfalls.numbers import (
+    find_accuracy_trap,
+    find_test_selection,
+    find_uncopied_state,
+    find_wrong_loss,
+    plant_last_batch_loss,
+    plant_majority,
+    plant_mean_of_batches,
+    plant_test_selection,
+    plant_uncopied_state,
+)
+from ggo_lab.pitfalls.pixels import (
+    find_label_leak,
+    find_wrong_slope,
+    plant_label_pixel,
+    plant_wrong_slope,
+)
+from ggo_lab.pitfalls.splits import (
+    find_duplicates,
+    find_shared_patients,
+    plant_duplicates,
+    plant_slice_split,
+)
+
+__all__ = [
+    "Finding",
+    "find_accuracy_trap",
+    "find_duplicates",
+    "find_label_leak",
+    "find_shared_patients",
+    "find_test_selection",
+    "find_uncopied_state",
+    "find_wrong_loss",
+    "find_wrong_slope",
+    "plant_duplicates",
+    "plant_label_pixel",
+    "plant_last_batch_loss",
+    "plant_majority",
+    "plant_mean_of_batches",
+    "plant_slice_split",
+    "plant_test_selection",
+    "plant_uncopied_state",
+    "plant_wrong_slope",
+]

@@ -1,0 +1,102 @@
+"""Mistakes in the numbers: selecting on the test split, miscounted losses, states not copied, accuracy alone."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor, nn
+
+from ggo_lab.errors import ChoiceError
+from ggo_lab.evaluation import Predictions, Report
+from ggo_lab.grades import Grade
+from ggo_lab.pitfalls.finding import Finding
+
+_TOLERANCE = 1e-4  # of a loss, in which rounding differs
+_ENOUGH = 3  # scans of a grade, none of which was recognised, that are no accident
+
+
+def plant_test_selection(test: Sequence[Predictions]) -> int:
+    """Choose the state (its position) that is most accurate on the test split."""
+    return int(np.argmax([_accuracy(state) for state in test]))
+
+
+def find_test_selection(validation: Sequence[Predictions], test: Sequence[Predictions], chosen: int) -> Finding:
+    """See whether a state was chosen that validation would not choose and the test split would.
+
+    Args:
+        validation, test: predictions of every state that stood for choice, in one order.
+        chosen: the position of the one reported.
+    """
+    if len(validation) != len(test) or not 0 <= chosen < len(test):
+        raise ChoiceError(
+            f"{len(validation)} and {len(test)} states, of which {chosen} was chosen, do not fit.", chosen
+        )
+    on_validation, on_test = (np.array([_accuracy(state) for state in states]) for states in (validation, test))
+    by_rule = on_validation == on_validation.max()
+    caught = not by_rule[chosen] and on_test[chosen] == on_test.max()
+    return Finding(
+        bool(caught),
+        f"of {len(test)} states number {chosen} was reported: validation accuracy {on_validation[chosen]:.2f} (best "
+        f"{on_validation.max():.2f}), test accuracy {on_test[chosen]:.2f} (best {on_test.max():.2f}; "
+        f"{on_test[by_rule].mean():.2f} for what validation chooses).",
+    )
+
+
+def _accuracy(predictions: Predictions) -> float:
+    known = predictions.known
+    return float(np.mean(known.predicted == known.indices))
+
+
+def plant_last_batch_loss(losses: Sequence[float], sizes: Sequence[int]) -> float:
+    """Report the last batch's loss as the epoch's."""
+    return float(losses[-1])
+
+
+def plant_mean_of_batches(losses: Sequence[float], sizes: Sequence[int]) -> float:
+    """Average the batches' mean losses as if all batches were of one size."""
+    return float(np.mean(losses))
+
+
+def find_wrong_loss(reported: float, losses: Sequence[float], sizes: Sequence[int]) -> Finding:
+    """Hold the loss that was reported for an epoch against the mean over its images.
+
+    Args:
+        reported: the number under suspicion.
+        losses, sizes: mean loss and number of images of every batch.
+    """
+    right = float(np.average(losses, weights=sizes))
+    return Finding(
+        abs(reported - right) > _TOLERANCE * max(1.0, abs(right)),
+        f"reported {reported:.4f}; the mean over the images is {right:.4f}.",
+    )
+
+
+def plant_uncopied_state(model: nn.Module) -> dict[str, Tensor]:
+    """Keep the best state without a copy: what is kept goes on learning."""
+    return model.state_dict()
+
+
+def find_uncopied_state(kept: dict[str, Tensor], model: nn.Module) -> Finding:
+    """See whether a kept state is still the model's own memory."""
+    own = {tensor.data_ptr() for tensor in model.state_dict().values() if tensor.numel()}
+    shared = [name for name, tensor in kept.items() if tensor.numel() and tensor.data_ptr() in own]
+    return Finding(bool(shared), f"{len(shared)} of {len(kept)} tensors that were kept are the model's own.")
+
+
+def plant_majority(predictions: Predictions) -> Predictions:
+    """Give every scan the commonest grade, which no network is needed for."""
+    commonest = np.bincount(predictions.known.indices, minlength=len(Grade)).argmax()
+    return replace(predictions, probabilities=np.tile(np.eye(len(Grade))[commonest], (len(predictions), 1)))
+
+
+def find_accuracy_trap(report: Report) -> Finding:
+    """See whether an accuracy says less than it seems: no better than the commonest grade, or a grade never found."""
+    low, majority = report.interval("accuracy").low, float(report.scores.loc["accuracy", "majority"])
+    grades = report.per_grade
+    missed = grades.index[(grades["scans"] >= _ENOUGH) & (grades["recall"] == 0)].tolist()
+    never = f" None of the {' or '.join(missed)} scans was recognised." if missed else ""
+    return Finding(
+        bool(low <= majority or missed),
+        f"accuracy {report.scores.loc['accuracy', 'value']:.2f} (95% interval from {low:.2f}); the commonest grade for "
+        f"all gives {majority:.2f}; macro-F1 {report.macro_f1:.2f}.{never}",
+    )

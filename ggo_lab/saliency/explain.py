@@ -1,0 +1,122 @@
+"""A saliency map with its score: no map is shown without the numbers that say how far to trust it."""
+
+import html
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ggo_lab.backbones import Backbone
+from ggo_lab.errors import ModelError, check_choice
+from ggo_lab.grades import Grade
+from ggo_lab.images import choose_slices, image_to_scan_grid, scan_to_image
+from ggo_lab.lungs import segment_lungs
+from ggo_lab.saliency.maps import METHODS, predicted_grade
+from ggo_lab.saliency.scores import Hit, InsideShare, deletion_insertion, pointing_game, share_inside
+from ggo_lab.scan import Scan
+
+
+@dataclass(frozen=True, eq=False)
+class Saliency:
+    """Where a network looked on a scan, and how far to trust that.
+
+    Attributes:
+        heat: maps (Y, X), 0..1, by axial slice, as SliceViewer and plot_slice take them.
+        method: "grad_cam", "occlusion" or "integrated_gradients".
+        grade: which the heat speaks for.
+        shape: of the scan, (Z, Y, X).
+        in_lungs: share of the heat inside the lungs, beside chance.
+        in_lesions: the same for the true lesions; None where they are not known.
+        pointed: whether the hottest place lies in a true lesion, beside chance; None where they are not known.
+        curves: of deletion_insertion.
+    """
+
+    heat: dict[int, np.ndarray]
+    method: str
+    grade: Grade
+    shape: tuple[int, int, int]
+    in_lungs: InsideShare
+    in_lesions: InsideShare | None
+    pointed: Hit | None
+    curves: pd.DataFrame
+
+    @property
+    def volume(self) -> np.ndarray:
+        """The heat on the scan's grid, float32 (Z, Y, X); 0 in slices that the network did not see."""
+        volume = np.zeros(self.shape, np.float32)
+        for z, plane in self.heat.items():
+            volume[z] = plane
+        return volume
+
+    @property
+    def sentence(self) -> str:
+        """The scores in words, each beside what chance would give."""
+        if not any(plane.any() for plane in self.heat.values()):
+            return f"{self.method}: nothing in the image speaks for {self.grade.label}, so there is no heat."
+        said = f"{self.method} for {self.grade.label}: {_said(self.in_lungs, 'the lungs')}"
+        if self.in_lesions is not None:
+            where = "a lesion" if self.pointed.hit else "no lesion"
+            said += f"; {_said(self.in_lesions, 'lesions')}; the hottest place lies in {where}"
+        ours, blind = self.curves["deletion"].mean(), self.curves["random deletion"].mean()
+        return (
+            f"{said}. With the hottest pixels taken away first the probability of {self.grade.label} averages "
+            f"{ours:.2f}, in a random order {blind:.2f} (lower is a map that the network needs)."
+        )
+
+    def __repr__(self) -> str:
+        return self.sentence
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.sentence)}</p>"
+
+
+def explain(
+    model: Backbone,
+    scan: Scan,
+    grade: int | None = None,
+    method: str = "grad_cam",
+    lungs: np.ndarray | None = None,
+    steps: int = 10,
+) -> Saliency:
+    """Map where a fitted network looked on a scan, slice by slice, and score the map.
+
+    Args:
+        model: fitted, so that its recipe says which image it sees.
+        grade: 1..4; the predicted grade if left out.
+        method: "grad_cam" (quick, coarse, one map for all slices), "occlusion" (slow, a map for each slice) or
+            "integrated_gradients" (fine and noisy, a map for each slice).
+        lungs: bool (Z, Y, X); those of the scan's truth, or found here, if left out.
+        steps: of the deletion and insertion curves.
+    Raises:
+        ChoiceError: an unknown grade or method.
+        ModelError: a model without a recipe.
+        ScanError: no lungs found.
+    """
+    check_choice("method", method, METHODS)
+    if model.recipe is None:
+        raise ModelError(f"{model.name} has not been fitted, so nothing says which image of a scan it sees.")
+    if lungs is None:
+        lungs = segment_lungs(scan) if scan.truth is None else scan.truth.lungs
+    slices = choose_slices(scan, model.recipe, lungs)
+    image = scan_to_image(scan, model.recipe, lungs, slices)
+    grade = predicted_grade(model, image) if grade is None else grade
+    on_image = METHODS[method](model, image, grade)
+    heat: dict[int, np.ndarray] = {}
+    for z, plane in zip(slices, np.broadcast_to(on_image, image.shape), strict=True):
+        laid = image_to_scan_grid(plane, scan, model.recipe, lungs)
+        heat[z] = np.maximum(heat[z], laid) if z in heat else laid  # a very short scan shows a slice twice
+    lesions = None if scan.truth is None else scan.truth.lesions
+    return Saliency(
+        heat,
+        method,
+        Grade(grade),
+        scan.shape,
+        share_inside(heat, lungs),
+        None if lesions is None else share_inside(heat, lesions),
+        None if lesions is None else pointing_game(heat, lesions),
+        deletion_insertion(model, image, on_image, grade, steps),
+    )
+
+
+def _said(inside: InsideShare, where: str) -> str:
+    return f"{inside.share:.0%} of the heat lies in {where}, which cover {inside.chance:.0%} of these slices"
