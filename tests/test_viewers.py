@@ -18,7 +18,7 @@ from ggo_lab.grades import Grade
 from ggo_lab.images import Recipe
 from ggo_lab.page import _pack_hu, scan_page
 from ggo_lab.phantom import make_phantom
-from ggo_lab.rendering import FrameRenderer, lesion_share, mask_colors, picture_shape, rgb_of, slice_of
+from ggo_lab.rendering import FrameRenderer, View, lesion_share, mask_colors, picture_shape, rgb_of, slice_of
 from ggo_lab.scan import WINDOWS, Scan, window
 from ggo_lab.viewers import PredictionViewer, SliceViewer
 from ggo_lab.viewers.predictions import sentence
@@ -130,6 +130,49 @@ def test_a_thin_slab_can_be_looked_at_in_every_plane():
     slab = Scan(np.zeros((2, 40, 30), np.int16), (0.5, 0.6, 0.6))
     for plane in ("axial", "coronal", "sagittal"):
         assert frame(slab, plane, 1, size=300).shape[2] == 3
+
+
+def test_a_half_opaque_fill_is_the_mean_of_grey_and_colour(scan):
+    plain = frame(scan, index=3)
+    filled = frame(scan, index=3, masks={"lungs": scan.hu < 5000}, shown=("lungs",), overlay="fill", opacity=0.5)
+    expected = (plain[40, 20].astype(int) + rgb_of(mask_colors(["lungs"])["lungs"])) / 2
+    np.testing.assert_allclose(filled[40, 20], expected, atol=0.5)
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("zoom,centre", [(1, None), (2.5, None), (4, (6, 9, 41)), (12, (0, 63, 0))])
+def test_points_of_a_view_and_voxels_of_the_scan_belong_together(scan, plane, zoom, centre):
+    view = View(scan, plane, zoom, centre)
+    for across in np.linspace(0.001, 0.999, 9):
+        for down in np.linspace(0.001, 0.999, 9):
+            voxel = view.voxel(5, across, down)
+            back = view.point(voxel)
+            left, top, right, bottom = view.box
+            assert abs(back[0] - across) * (right - left) <= 0.5 + 1e-9
+            assert abs(back[1] - down) * (bottom - top) <= 0.5 + 1e-9
+
+
+def test_zoom_shows_the_part_around_the_centre_with_its_mask(scan):
+    mask = np.random.default_rng(0).random(SHAPE) < 0.3
+    look = {"shown": ("lesions",), "overlay": "fill", "opacity": 1.0}
+    drawn = frame(scan, index=6, masks={"lesions": mask}, **look, zoom=4, centre=(6, 4, 39.5))
+    part = np.kron(mask[6, :16, 34:46], np.ones((4, 4), bool))  # 16 x 12 voxels; the slice's upper edge ends the view
+    np.testing.assert_array_equal((drawn == rgb_of(mask_colors(["lesions"])["lesions"])).all(axis=2), part)
+
+
+def test_a_cross_marks_the_probe_in_every_plane_through_it(scan):
+    probe = (6, 20, 30)
+    for plane, index in zip(("axial", "coronal", "sagittal"), probe, strict=True):
+        plain, marked = (frame(scan, plane, index, size=256, probe=where) for where in (None, probe))
+        changed = (plain != marked).any(axis=2)
+        across, down = View(scan, plane).point(probe)
+        rows, columns = np.nonzero(changed)
+        assert abs(rows.mean() + 0.5 - down * changed.shape[0]) < 1.5
+        assert abs(columns.mean() + 0.5 - across * changed.shape[1]) < 1.5
+        assert not changed[int(down * changed.shape[0]), int(across * changed.shape[1])]
+        np.testing.assert_array_equal(
+            frame(scan, plane, index - 1, size=256), frame(scan, plane, index - 1, size=256, probe=probe)
+        )
 
 
 # The state of a SliceViewer
