@@ -1,5 +1,6 @@
 """Slices of a volume in three planes: which way they are looked at, their proportions, and the part in view."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -68,18 +69,31 @@ class View:
         """The voxel (z, y, x) of slice `index` under a point, given as shares 0..1 of the frame's width and height."""
         left, top, right, bottom = self.box
         rows, columns = (n for axis, n in enumerate(self.scan.shape) if axis != PLANES[self.plane][0])
-        row = min(max(int(top + down * (bottom - top)), 0), rows - 1)
-        column = min(max(int(left + across * (right - left)), 0), columns - 1)
-        if self.plane == "axial":
-            return index, row, column
-        z = self.scan.shape[0] - 1 - row
-        return (z, index, column) if self.plane == "coronal" else (z, column, index)
+        row = min(max(math.floor(top + down * (bottom - top)), 0), rows - 1)
+        column = min(max(math.floor(left + across * (right - left)), 0), columns - 1)
+        return self._in_scan(index, row, column)
+
+    def shifted(self, index: int, across: float, down: float) -> tuple[float, float, float]:
+        """The centre (z, y, x) of this view after a drag over shares of the frame's width and height."""
+        left, top, right, bottom = self.box
+        tall, broad = bottom - top, right - left
+        rows, columns = (n for axis, n in enumerate(self.scan.shape) if axis != PLANES[self.plane][0])
+        row = min(max(top - down * tall, 0), rows - tall) + tall / 2 - 0.5
+        column = min(max(left - across * broad, 0), columns - broad) + broad / 2 - 0.5
+        return self._in_scan(index, row, column)
 
     def point(self, voxel: tuple[float, float, float]) -> tuple[float, float]:
         """Where a voxel's centre lies, as shares of the frame's width and height; outside 0..1 it is out of view."""
         left, top, right, bottom = self.box
         row, column = self._in_slice(voxel)
         return (column + 0.5 - left) / (right - left), (row + 0.5 - top) / (bottom - top)
+
+    def _in_scan(self, index: int, row: float, column: float) -> tuple[float, float, float]:
+        """The voxel at a row and column of slice `index`."""
+        if self.plane == "axial":
+            return index, row, column
+        z = self.scan.shape[0] - 1 - row
+        return (z, index, column) if self.plane == "coronal" else (z, column, index)
 
     def _in_slice(self, voxel: tuple[float, float, float]) -> tuple[float, float]:
         """Row and column of a voxel in the plane's slices, as slice_of gives them."""

@@ -16,7 +16,7 @@ class CurveStrip:
     """
 
     def __init__(self, values: np.ndarray, width: int, height: int = 44, marks: tuple[int, ...] = ()):
-        self.values = np.asarray(values, float)
+        self.values, self.width, self.height = np.asarray(values, float), width, height
         self._margin = 8  # where the slider's rail begins and ends
         finite = np.nan_to_num(self.values)
         top = max(finite.max(), 1e-9)
@@ -35,6 +35,12 @@ class CurveStrip:
 
     def _columns(self, slices: np.ndarray, width: int) -> np.ndarray:
         return self._margin + slices * (width - 1 - 2 * self._margin) / max(1, len(self.values) - 1)
+
+    def index_at(self, across: float) -> int:
+        """The slice at a share 0..1 of the strip's width."""
+        first, last = self._columns(np.array([0, len(self.values) - 1]), self.width)
+        share = (across * self.width - first) / max(last - first, 1)
+        return round(min(max(share, 0), 1) * (len(self.values) - 1))
 
     def draw(self, index: int) -> np.ndarray:
         """uint8 (height, width, 3) with the line at slice `index`."""
