@@ -62,11 +62,9 @@ class Controls:
 
     def arranged(self, pad: Pad) -> tuple[widgets.Widget, ...]:
         """The children of the viewer: a title, then the picture with what moves it beside the rest."""
-        under = widgets.HBox(
-            [self.play, self.number, self.caption], layout=widgets.Layout(align_items="center", grid_gap="8px")
-        )
+        moving = widgets.HBox([self.play, self.number], layout=widgets.Layout(align_items="center", grid_gap="8px"))
         picture = widgets.VBox(
-            [self.planes, pad.box, self.slider, under],
+            [self.planes, pad.box, self.slider, moving, self.caption],
             layout=widgets.Layout(width=f"{self._size + 4}px", max_width="100%"),
         )
         side = [_heading("window"), self.presets, self.level, self.width, self.zoom]
