@@ -18,9 +18,9 @@ from ggo_lab.grades import Grade
 from ggo_lab.images import Recipe
 from ggo_lab.page import _pack_hu, scan_page
 from ggo_lab.phantom import make_phantom
-from ggo_lab.rendering import FrameRenderer, lesion_share, mask_colors, picture_shape, rgb_of, slice_of
+from ggo_lab.rendering import FrameRenderer, View, lesion_share, mask_colors, picture_shape, rgb_of, slice_of
 from ggo_lab.scan import WINDOWS, Scan, window
-from ggo_lab.viewers import PredictionViewer, SliceViewer
+from ggo_lab.viewers import PredictionViewer, SliceViewer, link
 from ggo_lab.viewers.predictions import sentence
 
 SHAPE = (8, 64, 48)
@@ -132,38 +132,85 @@ def test_a_thin_slab_can_be_looked_at_in_every_plane():
         assert frame(slab, plane, 1, size=300).shape[2] == 3
 
 
+def test_a_half_opaque_fill_is_the_mean_of_grey_and_colour(scan):
+    plain = frame(scan, index=3)
+    filled = frame(scan, index=3, masks={"lungs": scan.hu < 5000}, shown=("lungs",), overlay="fill", opacity=0.5)
+    expected = (plain[40, 20].astype(int) + rgb_of(mask_colors(["lungs"])["lungs"])) / 2
+    np.testing.assert_allclose(filled[40, 20], expected, atol=0.5)
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("zoom,centre", [(1, None), (2.5, None), (4, (6, 9, 41)), (12, (0, 63, 0))])
+def test_points_of_a_view_and_voxels_of_the_scan_belong_together(scan, plane, zoom, centre):
+    view = View(scan, plane, zoom, centre)
+    for across in np.linspace(0.001, 0.999, 9):
+        for down in np.linspace(0.001, 0.999, 9):
+            voxel = view.voxel(5, across, down)
+            back = view.point(voxel)
+            left, top, right, bottom = view.box
+            assert abs(back[0] - across) * (right - left) <= 0.5 + 1e-9
+            assert abs(back[1] - down) * (bottom - top) <= 0.5 + 1e-9
+
+
+def test_zoom_shows_the_part_around_the_centre_with_its_mask(scan):
+    mask = np.random.default_rng(0).random(SHAPE) < 0.3
+    look = {"shown": ("lesions",), "overlay": "fill", "opacity": 1.0}
+    drawn = frame(scan, index=6, masks={"lesions": mask}, **look, zoom=4, centre=(6, 4, 39.5))
+    part = np.kron(mask[6, :16, 34:46], np.ones((4, 4), bool))  # 16 x 12 voxels; the slice's upper edge ends the view
+    np.testing.assert_array_equal((drawn == rgb_of(mask_colors(["lesions"])["lesions"])).all(axis=2), part)
+
+
+def test_a_cross_marks_the_probe_in_every_plane_through_it(scan):
+    probe = (6, 20, 30)
+    for plane, index in zip(("axial", "coronal", "sagittal"), probe, strict=True):
+        plain, marked = (frame(scan, plane, index, size=256, probe=where) for where in (None, probe))
+        changed = (plain != marked).any(axis=2)
+        across, down = View(scan, plane).point(probe)
+        rows, columns = np.nonzero(changed)
+        assert abs(rows.mean() + 0.5 - down * changed.shape[0]) < 1.5
+        assert abs(columns.mean() + 0.5 - across * changed.shape[1]) < 1.5
+        assert not changed[int(down * changed.shape[0]), int(across * changed.shape[1])]
+        np.testing.assert_array_equal(
+            frame(scan, plane, index - 1, size=256), frame(scan, plane, index - 1, size=256, probe=probe)
+        )
+
+
 # The state of a SliceViewer
 
 
 def picture(viewer: SliceViewer) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(viewer._image.value)).convert("RGB")).astype(int)
+    return np.asarray(Image.open(io.BytesIO(viewer.controls.image.value)).convert("RGB")).astype(int)
 
 
 def test_setting_traits_draws_and_moves_the_controls(phantom):
     viewer = SliceViewer(phantom, "truth")
     before = picture(viewer)
     viewer.index = 3
-    assert viewer._slider.value == 3
+    assert viewer.controls.slider.value == 3
     assert np.abs(picture(viewer)[:512] - before[:512]).max() > 60
     viewer.window = "bone"
-    assert (viewer._presets.value, viewer._level.value, viewer._width.value) == ("bone", 400, 1800)
+    assert (viewer.controls.presets.value, viewer.controls.level.value, viewer.controls.width.value) == (
+        "bone",
+        400,
+        1800,
+    )
     viewer.window = (-500, 900)
-    assert viewer.window == (-500, 900) and viewer._presets.value is None
+    assert viewer.window == (-500, 900) and viewer.controls.presets.value is None
     viewer.shown = ()
-    assert not any(box.value for box in viewer._checks.values())
+    assert not any(box.value for box in viewer.controls.checks.values())
     np.testing.assert_array_equal(viewer.frame(), SliceViewer(phantom, window=(-500, 900), marks=(3,)).frame())
 
 
 def test_controls_set_traits(phantom):
     viewer = SliceViewer(phantom, "truth")
-    viewer._slider.value = 5
-    viewer._presets.value = "mediastinum"
+    viewer.controls.slider.value = 5
+    viewer.controls.presets.value = "mediastinum"
     assert (viewer.index, viewer.window) == (5, "mediastinum")
-    viewer._level.value = 60
+    viewer.controls.level.value = 60
     assert viewer.window == (60, 350)
-    viewer._checks["lungs"].value = False
+    viewer.controls.checks["lungs"].value = False
     assert viewer.shown == ("lesions",)
-    viewer._overlay.value = "fill"
+    viewer.controls.overlay.value = "fill"
     assert viewer.overlay == "fill"
 
 
@@ -171,10 +218,10 @@ def test_every_plane_remembers_its_slice(phantom):
     viewer = SliceViewer(phantom)
     viewer.index = 2
     viewer.plane = "coronal"
-    assert (viewer.index, viewer._slider.max) == (32, 63)
+    assert (viewer.index, viewer.controls.slider.max) == (32, 63)
     viewer.index = 60
     viewer.plane = "axial"
-    assert (viewer.index, viewer._slider.max, viewer._slider.value) == (2, 15, 2)
+    assert (viewer.index, viewer.controls.slider.max, viewer.controls.slider.value) == (2, 15, 2)
     viewer.plane = "coronal"
     assert viewer.index == 60
 
@@ -185,19 +232,108 @@ def test_a_change_draws_once(phantom, monkeypatch):
     monkeypatch.setattr(viewer, "_render", lambda: drawn.append(viewer.index))
     viewer.plane = "sagittal"
     viewer.window = "bone"
-    viewer._slider.value = 4
+    viewer.controls.slider.value = 4
     assert len(drawn) == 3
 
 
 def test_two_viewers_can_be_linked(phantom):
     one, two = SliceViewer(phantom), SliceViewer(phantom, "truth")
     traitlets.link((one, "index"), (two, "index"))
-    one._slider.value = 4
-    assert two.index == 4 and two._slider.value == 4
+    one.controls.slider.value = 4
+    assert two.index == 4 and two.controls.slider.value == 4
+
+
+def tell(viewer: SliceViewer, **told) -> None:
+    """What pad.js does: change what the hidden text says."""
+    wire = viewer.pad.wire
+    before = json.loads(wire.value) if wire.value else {"steps": 0, "zooms": 0, "keys": "", "gesture": None}
+    wire.value = json.dumps({**before, **told})
+
+
+def gesture(kind: str, start: tuple[float, float], end: tuple[float, float] | None = None, name: int = 1) -> dict:
+    return {"name": name, "kind": kind, "from": list(start), "to": list(end or start)}
+
+
+def test_a_probe_reads_hu_and_every_plane_goes_there(phantom):
+    viewer = SliceViewer(phantom, "truth")
+    viewer.probe = (5, 30, 20)
+    assert viewer.index == 5
+    text = viewer.controls.caption.value
+    dy, dx = phantom.spacing[1:]
+    assert f"{phantom.hu[5, 30, 20]} HU at z {5 * phantom.spacing[0]:.0f}, y {30 * dy:.0f}, x {20 * dx:.0f} mm" in text
+    assert ("in lungs" in text) == phantom.truth.lungs[5, 30, 20]
+    viewer.plane = "coronal"
+    assert viewer.index == 30
+    viewer.plane = "sagittal"
+    assert viewer.index == 20
+
+
+def test_keys_and_wheel_skip_nothing_when_messages_are_merged(phantom):
+    viewer = SliceViewer(phantom, "truth")
+    tell(viewer, steps=3)
+    tell(viewer, steps=-2)
+    assert viewer.index == 6
+    tell(viewer, steps=100)
+    assert viewer.index == 15
+    tell(viewer, keys="[3o")
+    assert (viewer.index, viewer.window, viewer.shown) == (0, "bone", ())
+    tell(viewer, keys="[3oo]c1")
+    assert (viewer.plane, viewer.window, viewer.shown) == ("coronal", "lung", ("lungs", "lesions"))
+    tell(viewer, keys="[3oo]c1p^>")
+    assert viewer.probe == (8, 32, 33)  # the middle of the view, a voxel up and one to the picture's right
+    tell(viewer, zooms=2)
+    assert viewer.zoom == 1.25**2 and viewer.centre == viewer.probe
+    tell(viewer, keys="[3oo]c1p^>p0")
+    assert viewer.zoom == 1 and viewer.probe is None
+
+
+def test_clicks_and_drags_probe_scroll_move_and_jump(phantom):
+    viewer = SliceViewer(phantom, "truth")
+    whole = 512 + 44  # the frame and the strip under it
+    tell(viewer, gesture=gesture("click", (20.5 / 64, 30.5 / 64 * 512 / whole)))
+    assert viewer.probe == (8, 30, 20)
+    tell(viewer, gesture=gesture("drag", (0.5, 0.3), (0.5, 0.3 + 21 / whole), name=2))
+    assert viewer.index == 5
+    tell(viewer, gesture=gesture("drag", (0.5, 0.3), (0.5, 0.3 - 14 / whole), name=2))
+    assert viewer.index == 10
+    tell(viewer, gesture=gesture("down", ((8 + 495 * 3 / 15) / 512, 0.98), name=3))
+    assert viewer.index == 3
+    tell(viewer, gesture=gesture("drag", (0.2, 0.98), (2.0, 0.1), name=3))
+    assert viewer.index == 15  # a drag that began on the curve stays there
+    viewer.zoom = 4
+    viewer.centre = (15, 32, 32)
+    tell(viewer, gesture=gesture("drag", (0.5, 0.4), (0.5 + 4 / 16, 0.4), name=4))
+    assert viewer.centre == (15, 32, 28) and viewer.index == 15
+
+
+def test_linked_viewers_show_one_place_whichever_is_moved(phantom):
+    one, two, three = SliceViewer(phantom), SliceViewer(phantom, "truth", window="bone"), SliceViewer(phantom, size=200)
+    unlink = link(one, two, three)
+    one.plane = "coronal"
+    one.index = 60  # more than there are axial slices
+    assert (two.plane, two.index, three.index) == ("coronal", 60, 60)
+    three.plane = "axial"
+    two.probe = (3, 20, 20)
+    assert (one.plane, one.index, one.probe, three.probe) == ("axial", 3, (3, 20, 20), (3, 20, 20))
+    assert (one.window, two.window) == ("lung", "bone")
+    unlink()
+    one.index = 9
+    assert two.index == 3
+    with pytest.raises(ChoiceError, match="one grid"):
+        link(one, SliceViewer(Scan(np.zeros((3, 4, 4), np.int16), (1, 1, 1))))
 
 
 @pytest.mark.parametrize(
-    "change", [{"index": 16}, {"index": -1}, {"plane": "oblique"}, {"window": "liver"}, {"shown": ("ribs",)}]
+    "change",
+    [
+        {"probe": (0, 0, 64)},
+        {"centre": (1, 2)},
+        {"index": 16},
+        {"index": -1},
+        {"plane": "oblique"},
+        {"window": "liver"},
+        {"shown": ("ribs",)},
+    ],
 )
 def test_a_wrong_state_is_refused_and_not_kept(phantom, change):
     viewer = SliceViewer(phantom, "truth")
@@ -227,7 +363,7 @@ def test_the_curve_is_the_lesions_share_of_the_lungs(phantom):
     assert np.isnan(share[~phantom.truth.lungs.any(axis=(1, 2))]).all()
     viewer = SliceViewer(phantom, "truth")
     viewer.index = z
-    assert f"{share[z]:.0%}" in viewer._caption.value
+    assert f"{share[z]:.0%}" in viewer.controls.caption.value
     strip = picture(viewer)[512:]
     bright = np.flatnonzero((strip[20:] > 200).all(axis=(0, 2)))
     assert abs(bright.mean() / 511 - z / 15) < 0.03

@@ -1,6 +1,6 @@
 """Scans and predictions to look at in JupyterLab and Colab, with core ipywidgets only."""
 
 from ggo_lab.viewers.predictions import PredictionViewer
-from ggo_lab.viewers.slices import SliceViewer
+from ggo_lab.viewers.slices import SliceViewer, link
 
-__all__ = ["PredictionViewer", "SliceViewer"]
+__all__ = ["PredictionViewer", "SliceViewer", "link"]

@@ -2,12 +2,13 @@
 
 import base64
 import html
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import ipywidgets as widgets
 import numpy as np
 import traitlets
+from traitlets import Bunch
 
 from ggo_lab.errors import ChoiceError, check_choice
 from ggo_lab.page import scan_page
@@ -16,6 +17,7 @@ from ggo_lab.rendering import (
     CurveStrip,
     FrameRenderer,
     Heat,
+    View,
     check_heat,
     check_masks,
     encode,
@@ -23,17 +25,28 @@ from ggo_lab.rendering import (
     mask_colors,
     picture_shape,
 )
-from ggo_lab.scan import WINDOWS, Scan, Window, as_window
+from ggo_lab.scan import PADDING_HU, WINDOWS, Scan, Window, as_window
+from ggo_lab.viewers.controls import MOST_ZOOM, Controls
+from ggo_lab.viewers.pad import Gesture, Pad
 from ggo_lab.viewers.panel import Panel
 
-_SIDE_WIDTH = "290px"
+# The state, in the order in which it can be taken over: which slices there are depends on the plane.
+LOOK = ("plane", "index", "window", "shown", "overlay", "opacity", "zoom", "centre", "probe")
+_ZOOM_STEP = 1.25
+_PIXELS_A_SLICE = 7  # of a drag on the picture, as on the page
 
 
 class SliceViewer(Panel):
-    """Scroll through a scan: slices, planes, windows, overlays. Shows itself as the last expression of a cell.
+    """Scroll through a scan: slices, planes, windows, overlays, HU. Shows itself as the last expression of a cell.
 
     Its state are plain traits, so code can steer it: `viewer.index = 40`; `viewer.window = (-500, 900)`;
-    `traitlets.link((a, "index"), (b, "index"))` makes two viewers scroll together.
+    `viewer.probe = (30, 120, 80)`. `link(a, b)` makes two viewers scroll together.
+
+    What works where: sliders, buttons and the number box are core ipywidgets and work wherever those do, Colab and
+    ipywidgets 7.7 included, and so does the state. Keys, wheel, clicks and drags on the picture, and the click on the
+    curve, need a front end that runs inline handlers, as JupyterLab, Notebook 7 and Colab do (see pad.Pad). Click the
+    picture or tab to it first; its keys are listed under the controls. Without a kernel a still picture is shown, and
+    the page that `to_html` writes does all of it alone.
 
     Args:
         scan: what to show. It is not copied.
@@ -51,6 +64,9 @@ class SliceViewer(Panel):
         shown: names of the masks that are drawn, and "heat".
         overlay: "outline" or "fill".
         opacity: of fills and heat, 0..1.
+        zoom: from 1, the whole slice, to 12.
+        centre: voxel (z, y, x) in the middle of what is zoomed; the scan's middle if None.
+        probe: voxel (z, y, x) whose HU is read and which a cross marks, or None. Every plane goes to its slice.
     Raises:
         ChoiceError: masks or heat that do not fit the scan, an unknown window or plane, a slice outside the scan.
     """
@@ -61,6 +77,9 @@ class SliceViewer(Panel):
     shown = traitlets.Tuple()
     overlay = traitlets.Unicode("outline")
     opacity = traitlets.Float(0.4, min=0.0, max=1.0)
+    zoom = traitlets.Float(1.0, min=1.0, max=MOST_ZOOM)
+    centre = traitlets.Any(None)
+    probe = traitlets.Any(None)
 
     def __init__(
         self,
@@ -95,7 +114,7 @@ class SliceViewer(Panel):
         self.shown = (*self.masks, *(["heat"] if heat is not None else []))
         self.index = self._index_in["axial"]
         self._build(size)
-        self.observe(self._state_changed, ["index", "plane", "window", "shown", "overlay", "opacity"])
+        self.observe(self._state_changed, list(LOOK))
         self._follow()
         self._render()
 
@@ -104,7 +123,15 @@ class SliceViewer(Panel):
     def frame(self) -> np.ndarray:
         """The picture now shown: uint8 (H, W, 3)."""
         return self._renderer.frame(
-            self.plane, self.index, as_window(self.window), self.shown, self.overlay, self.opacity
+            self.plane,
+            self.index,
+            as_window(self.window),
+            self.shown,
+            self.overlay,
+            self.opacity,
+            self.zoom,
+            self.centre,
+            self.probe,
         )
 
     def png(self) -> bytes:
@@ -146,6 +173,16 @@ class SliceViewer(Panel):
         window = as_window(proposal["value"])
         return proposal["value"] if isinstance(proposal["value"], str) else window
 
+    @traitlets.validate("centre", "probe")
+    def _valid_voxel(self, proposal) -> tuple[float, float, float] | None:
+        name, value = proposal["trait"].name, proposal["value"]
+        if value is None:
+            return None
+        voxel = tuple(value)
+        if len(voxel) != 3 or not all(0 <= at < n for at, n in zip(voxel, self.scan.shape, strict=True)):
+            raise ChoiceError(f"{name}={value!r} is no voxel (z, y, x) of {self.scan.name}, {self.scan.shape}.", value)
+        return voxel if name == "centre" else tuple(operator.index(at) for at in voxel)
+
     @traitlets.validate("shown")
     def _valid_shown(self, proposal) -> tuple[str, ...]:
         for name in proposal["value"]:
@@ -155,104 +192,179 @@ class SliceViewer(Panel):
     def _state_changed(self, change) -> None:
         if self._following:
             return
-        if change.name == "plane":
-            self._index_in[change.old] = self.index
-            with self._quietly():
+        with self._quietly():
+            if change.name == "probe" and self.probe is not None:
+                self._index_in = dict(zip(PLANES, self.probe, strict=True))
+                self.index = self._index_in[self.plane]
+            elif change.name == "plane":
+                self._index_in[change.old] = self.index
                 self.index = self._index_in[self.plane]
         self._follow()
         self._render()
 
+    @property
+    def look(self) -> dict[str, object]:
+        """The whole state, to give to another viewer of the same scan's shape: `other.look = viewer.look`."""
+        return {trait: getattr(self, trait) for trait in LOOK}
+
+    @look.setter
+    def look(self, look: Mapping[str, object]) -> None:
+        with self._quietly():
+            for trait in LOOK:  # the plane first, since the index is one of its slices
+                if trait in look:
+                    setattr(self, trait, look[trait])
+        self._follow()
+        self._render()
+
     def _build(self, size: int) -> None:
-        """Make the controls; _follow gives them their values."""
-        wide = widgets.Layout(width="auto")
-        self._image = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%", object_fit="contain"))
-        self._planes = widgets.ToggleButtons(options=list(PLANES), style={"button_width": "80px"})
-        self._slider = widgets.IntSlider(
-            readout=False, layout=widgets.Layout(width="auto", flex="1 1 auto", margin="2px 0")
-        )
-        self._play = widgets.Play(interval=80, layout=widgets.Layout(flex="0 0 auto"))
-        self._caption = widgets.HTML(layout=widgets.Layout(margin="0 8px"))
-        self._presets = widgets.ToggleButtons(
-            options=list(WINDOWS), value=None, style={"button_width": "auto"}, layout=widgets.Layout(width="auto")
-        )
-        self._level = widgets.IntSlider(min=-1200, max=1200, step=10, description="level HU", layout=wide)
-        self._width = widgets.IntSlider(min=10, max=3000, step=10, description="width HU", layout=wide)
-        self._overlay = widgets.ToggleButtons(options=["outline", "fill"], style={"button_width": "80px"})
-        self._opacity = widgets.FloatSlider(min=0, max=1, step=0.05, description="opacity", layout=wide)
+        """Make the controls and let them ask; _follow gives them their values."""
         colors = {**mask_colors(list(self.masks)), **({"heat": "#ff7800"} if self.heat is not None else {})}
-        self._checks = {name: widgets.Checkbox(description=name, indent=False) for name in colors}
-        legend = [
-            widgets.HBox([widgets.HTML(_swatch(color)), self._checks[name]], layout=widgets.Layout(height="30px"))
-            for name, color in colors.items()
-        ]
-        self._planes.observe(lambda change: self._asked("plane", change.new), "value")
-        for control in (self._slider, self._play):
-            control.observe(lambda change: self._asked("index", change.new), "value")
-        self._presets.observe(lambda change: self._asked("window", change.new), "value")
-        self._overlay.observe(lambda change: self._asked("overlay", change.new), "value")
-        self._opacity.observe(lambda change: self._asked("opacity", change.new), "value")
-        for slider in (self._level, self._width):
-            slider.observe(lambda _: self._asked("window", (self._level.value, self._width.value)), "value")
-        for check in self._checks.values():
+        controls = self.controls = Controls(self.scan, colors, bool(self.masks), size)
+        self.pad = Pad(
+            controls.image,
+            f"CT picture of {self.scan.name}. Arrow keys move one slice, page keys five; A, C and S choose the plane.",
+            lambda steps: self._go(self.index + steps),
+            lambda steps: self._zoom_to(self.zoom * _ZOOM_STEP**steps),
+            self._typed,
+            self._touched,
+        )
+        self._drag: tuple[int, int] | None = None  # the gesture's name, and the slice where it began
+        self._dragged_to = (0.0, 0.0)
+        for control, trait in (
+            (controls.planes, "plane"),
+            (controls.slider, "index"),
+            (controls.play, "index"),
+            (controls.number, "index"),
+            (controls.presets, "window"),
+            (controls.overlay, "overlay"),
+            (controls.opacity, "opacity"),
+        ):
+            control.observe(lambda change, trait=trait: self._asked(trait, change.new), "value")
+        controls.zoom.observe(lambda change: self._following or self._zoom_to(change.new), "value")
+        for slider in (controls.level, controls.width):
+            slider.observe(lambda _: self._asked("window", (controls.level.value, controls.width.value)), "value")
+        for check in controls.checks.values():
             check.observe(
-                lambda _: self._asked("shown", tuple(name for name, box in self._checks.items() if box.value)), "value"
+                lambda _: self._asked("shown", tuple(name for name, box in controls.checks.items() if box.value)),
+                "value",
             )
-        picture = widgets.VBox(
-            [
-                self._planes,
-                self._image,
-                self._slider,
-                widgets.HBox([self._play, self._caption], layout=widgets.Layout(align_items="center")),
-            ],
-            layout=widgets.Layout(width=f"{size + 4}px", max_width="100%"),
-        )
-        side = [widgets.HTML("<b>window</b>"), self._presets, self._level, self._width]
-        if legend:
-            side += [widgets.HTML("<b>overlays</b>"), *legend]
-            side += [self._overlay] if self.masks else []
-            side += [self._opacity]
-        self.children = (
-            widgets.HTML(_title(self.scan)),
-            widgets.HBox(
-                [picture, widgets.VBox(side, layout=widgets.Layout(width=_SIDE_WIDTH))],
-                layout=widgets.Layout(flex_flow="row wrap", grid_gap="8px 18px"),
-            ),
-        )
+        self.children = controls.arranged(self.pad)
 
     def _follow(self) -> None:
         """Bring every control in line with the state."""
+        controls = self.controls
         with self._quietly():
-            last = self.scan.shape[PLANES[self.plane][0]] - 1
-            self._planes.value = self.plane
-            for control in (self._slider, self._play):
-                control.max = last
+            controls.planes.value = self.plane
+            for control in (controls.slider, controls.play, controls.number):
+                control.max = self._last
                 control.value = self.index
-            self._presets.value = self.window if isinstance(self.window, str) else None
+            controls.presets.value = self.window if isinstance(self.window, str) else None
             level, width = as_window(self.window)
-            self._level.value, self._width.value = round(level), round(width)
-            for name, check in self._checks.items():
+            controls.level.value, controls.width.value = round(level), round(width)
+            for name, check in controls.checks.items():
                 check.value = name in self.shown
-            self._overlay.value, self._opacity.value = self.overlay, self.opacity
+            controls.overlay.value, controls.opacity.value = self.overlay, self.opacity
+            controls.zoom.value = self.zoom
 
     def _render(self) -> None:
         frame = self.frame()
-        if self._strip is not None and self.plane == "axial":
+        if self._strip_shows:
             frame = np.vstack([frame, self._strip.draw(self.index)])
-        self._image.value = encode(frame)
-        lines = "<br>".join(html.escape(line) for line in self._captions())
-        self._caption.value = f'<div style="line-height:1.4">{lines}</div>'
+        self.controls.image.value = encode(frame)
+        lines = "<br>".join(html.escape(line) for line in self._captions() if line)
+        self.controls.caption.value = f'<div role="status" style="line-height:1.4">{lines}</div>'
 
-    def _captions(self) -> tuple[str, str]:
-        """Where the slice is, and what the curve says of it."""
+    @property
+    def _last(self) -> int:
+        return self.scan.shape[PLANES[self.plane][0]] - 1
+
+    @property
+    def _strip_shows(self) -> bool:
+        return self._strip is not None and self.plane == "axial"
+
+    # What is done on the picture
+
+    def _go(self, index: int) -> None:
+        self.index = min(max(index, 0), self._last)
+
+    def _zoom_to(self, zoom: float) -> None:
+        """Zoom around the probe, where it is in view."""
+        before = self.zoom
+        with self._quietly():
+            if before == 1:
+                self.centre = self.probe
+            self.zoom = min(max(zoom, 1.0), MOST_ZOOM)
+        self._follow()
+        self._render()
+
+    def _typed(self, keys: str) -> None:
+        for key in keys:
+            if key in "acs":
+                self.plane = next(plane for plane in PLANES if plane.startswith(key))
+            elif key in "1234":
+                self.window = list(WINDOWS)[int(key) - 1]
+            elif key == "o":
+                self.shown = () if self.shown else tuple(self.controls.checks)
+            elif key == "0":
+                self._zoom_to(1.0)
+            elif key in "[]":
+                self._go(0 if key == "[" else self._last)
+            else:
+                self._move_probe(key)
+
+    def _move_probe(self, key: str) -> None:
+        """Put the probe in the middle of the view, take it away, or move it by a voxel on the picture."""
+        if key == "p" and self.probe is not None:
+            self.probe = None
+            return
+        view = View(self.scan, self.plane, self.zoom, self.centre)
+        left, top, right, bottom = view.box
+        across, down = (0.5, 0.5) if self.probe is None else view.point(self.probe)
+        across += {"<": -1, ">": 1}.get(key, 0) / (right - left)
+        down += {"^": -1, "v": 1}.get(key, 0) / (bottom - top)
+        self.probe = view.voxel(self.index, across, down)
+
+    def _touched(self, gesture: Gesture) -> None:
+        height = picture_shape(self.scan, self.plane, self._renderer.size)[0]
+        whole = height + (self._strip.height if self._strip_shows else 0)
+        view = View(self.scan, self.plane, self.zoom, self.centre)
+        if self._drag is None or self._drag[0] != gesture.name:
+            self._drag, self._dragged_to = (gesture.name, self.index), gesture.start
+        (across, down), before = gesture.end, self._dragged_to
+        self._dragged_to = gesture.end
+        if gesture.start[1] * whole > height:
+            self.index = self._strip.index_at(across)
+        elif gesture.kind == "click":
+            self.probe = view.voxel(self.index, across, down * whole / height)
+        elif gesture.kind == "drag" and self.zoom > 1:
+            self.centre = view.shifted(self.index, across - before[0], (down - before[1]) * whole / height)
+        elif gesture.kind == "drag":
+            self._go(self._drag[1] - round((down - gesture.start[1]) * whole / _PIXELS_A_SLICE))
+
+    def _captions(self) -> tuple[str, str, str]:
+        """Where the slice is, what the curve says of it, and what the probe reads."""
         axis = PLANES[self.plane][0]
         start = ("above the lowest slice", "behind the front edge", "from the patient's right edge")[axis]
         distance = self.index * self.scan.spacing[axis]
         place = f"{self.plane} {self.index} of 0–{self.scan.shape[axis] - 1} · {distance:.0f} mm {start}"
-        if self.plane != "axial" or self.curve is None or not np.isfinite(self.curve[self.index]):
-            return place, ""
-        value = self.curve[self.index]
-        said = f"curve: {value:.3g}" if self._own_curve else f"lesions fill {value:.0%} of the lung in this slice"
-        return place, said
+        said = ""
+        if self.plane == "axial" and self.curve is not None and np.isfinite(self.curve[self.index]):
+            value = self.curve[self.index]
+            said = f"curve: {value:.3g}" if self._own_curve else f"lesions fill {value:.0%} of the lung in this slice"
+        return place, said, self._reading()
+
+    def _reading(self) -> str:
+        """The HU at the probe, its place, and the masks it lies in."""
+        if self.probe is None:
+            return ""
+        hu = int(self.scan.hu[self.probe])
+        unit = "HU" if self.scan.is_hu else "(estimated HU)"
+        value = f"{hu} {unit}" if hu != PADDING_HU else "outside the scanner's field"
+        at = ", ".join(
+            f"{axis} {n * step:.0f}" for axis, n, step in zip("zyx", self.probe, self.scan.spacing, strict=True)
+        )
+        inside = [name for name, mask in self.masks.items() if mask[self.probe]]
+        return f"{value} at {at} mm, voxel {self.probe}" + (f" · in {', '.join(inside)}" if inside else "")
 
     # How it is displayed
 
@@ -267,13 +379,43 @@ class SliceViewer(Panel):
         return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def _swatch(color: str) -> str:
-    place = "display:inline-block;width:14px;height:14px;margin:2px 4px;vertical-align:middle"
-    return f'<span style="{place};background:{color}"></span>'
+def link(one: SliceViewer, *others: SliceViewer) -> Callable[[], None]:
+    """Let viewers of scans on one grid show the same slice, plane, part and probe, whichever of them is moved.
 
+    Returns: a function that ends it.
+    Raises:
+        ChoiceError: viewers of scans with different shapes.
+    """
+    viewers = (one, *others)
+    for other in others:
+        if other.scan.shape != one.scan.shape:
+            raise ChoiceError(
+                f"{one.scan.name} has the shape {one.scan.shape} and {other.scan.name} {other.scan.shape}; viewers "
+                "can be linked where the scans have one grid.",
+                other.scan.shape,
+            )
+    names = ["plane", "index", "zoom", "centre", "probe"]
 
-def _title(scan: Scan) -> str:
-    voxels = " × ".join(str(n) for n in scan.shape)
-    steps = " × ".join(f"{step:.3g}" for step in scan.spacing)
-    grey = "" if scan.is_hu else " · grey values, not HU"
-    return f"<b>{html.escape(scan.name)}</b> · {voxels} voxels of {steps} mm{grey}"
+    following = False  # while one viewer is brought in line, what it reports is no wish
+
+    def follow(change) -> None:
+        nonlocal following
+        if following:
+            return
+        following = True
+        try:
+            for viewer in viewers:
+                if viewer is not change.owner:
+                    viewer.look = {name: getattr(change.owner, name) for name in names}
+        finally:
+            following = False
+
+    for viewer in viewers:
+        viewer.observe(follow, names)
+    follow(Bunch(owner=one))
+
+    def unlink() -> None:
+        for viewer in viewers:
+            viewer.unobserve(follow, names)
+
+    return unlink

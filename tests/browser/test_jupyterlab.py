@@ -16,8 +16,15 @@ hu = np.empty((10, 64, 64), np.int16)
 hu[:] = (-1000 + 100 * np.arange(10))[:, None, None]
 lungs = np.zeros(hu.shape, bool)
 lungs[:, 16:48, 16:48] = True
-viewer = SliceViewer(Scan(hu, (5.0, 4.0, 4.0)), {"lungs": lungs, "lesions": lungs & (hu > -400)})
+scan = Scan(hu, (5.0, 4.0, 4.0))
+viewer = SliceViewer(scan, {"lungs": lungs, "lesions": lungs & (hu > -400)})
 viewer
+"""
+LINKED = """
+from ggo_lab.viewers import link
+other = SliceViewer(scan, window="bone", size=256)
+unlink = link(viewer, other)
+other
 """
 
 
@@ -25,32 +32,33 @@ viewer
 def notebook(chromium, jupyterlab):
     """The notebook, open and run."""
     address, folder = jupyterlab
-    cell = {"cell_type": "code", "id": "one", "metadata": {}, "source": CODE, "outputs": [], "execution_count": None}
+    empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    cells = [{**empty, "id": name, "source": source} for name, source in (("one", CODE), ("two", LINKED))]
     # Without the kernel's name JupyterLab asks for one, in a dialog that covers the page.
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    content = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": [cell]}
+    content = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": cells}
     (folder / "viewer.ipynb").write_text(json.dumps(content))
     page = chromium.new_page(viewport={"width": 1400, "height": 1100})
     page.goto(f"{address}/lab/tree/viewer.ipynb?token=ggo-lab-test")
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=30_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
-    page.wait_for_selector("img.widget-image", timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('img.widget-image').length === 2", timeout=60_000)
     yield page
     page.close()
 
 
-def shows(page, hu: int, name: str = "lung") -> None:
-    """Wait until the picture's corner has the grey of an HU; JPEG may be off by a little."""
+def shows(page, hu: int, name: str = "lung", viewer: int = 0) -> None:
+    """Wait until the corner of a viewer's picture has the grey of an HU; JPEG may be off by a little."""
     page.wait_for_function(
-        """async (grey) => {
-            const image = document.querySelector("img.widget-image");
+        """async ([grey, viewer]) => {
+            const image = document.querySelectorAll("img.widget-image")[viewer];
             await image.decode();
             const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
             canvas.getContext("2d").drawImage(image, 60, 60, 1, 1, 0, 0, 1, 1);
             return Math.abs(canvas.getContext("2d").getImageData(0, 0, 1, 1).data[0] - grey) <= 3;
         }""",
-        arg=int(window(np.array([hu]), *WINDOWS[name])[0]),
+        arg=[int(window(np.array([hu]), *WINDOWS[name])[0]), viewer],
         timeout=10_000,
     )
 
@@ -72,14 +80,65 @@ def test_keys_and_dragging_move_slices(notebook, screenshots):
 
 
 def test_presets_and_planes_change_the_picture(notebook):
-    notebook.get_by_role("button", name="bone", exact=True).click()
+    notebook.get_by_role("button", name="bone", exact=True).first.click()
     shows(notebook, -1000, "bone")
-    notebook.get_by_role("button", name="lung", exact=True).click()
+    notebook.get_by_role("button", name="lung", exact=True).first.click()
     shows(notebook, -1000)
-    notebook.get_by_role("button", name="coronal", exact=True).click()
+    notebook.get_by_role("button", name="coronal", exact=True).first.click()
     shows(notebook, -200)  # 60 of 80 pixels a slice down from the head
-    notebook.get_by_role("button", name="axial", exact=True).click()
+    notebook.get_by_role("button", name="axial", exact=True).first.click()
     shows(notebook, -1000)
+
+
+def test_keys_and_wheel_on_the_picture_move_slices(notebook):
+    pad = notebook.locator(".ggo-pad").first
+    pad.hover()
+    shows(notebook, -1000)
+    for _ in range(3):
+        notebook.mouse.wheel(0, -100)
+    shows(notebook, -700)
+    notebook.mouse.wheel(0, 100)
+    shows(notebook, -800)
+    pad.focus()
+    for key, hu in (("ArrowUp", -700), ("PageUp", -200), ("ArrowDown", -300), ("PageDown", -800), ("End", -100)):
+        notebook.keyboard.press(key)
+        shows(notebook, hu)
+    notebook.keyboard.press("Home")
+    notebook.keyboard.press("3")
+    shows(notebook, -1000, "bone")
+    notebook.keyboard.press("1")
+    notebook.keyboard.press("c")
+    shows(notebook, -200)
+    notebook.keyboard.press("a")
+    shows(notebook, -1000)
+    assert notebook.locator(".jp-Notebook.jp-mod-editMode").count() == 0
+
+
+def test_a_click_reads_hu_and_a_click_on_the_curve_jumps(notebook, screenshots):
+    box = notebook.locator("img.widget-image").first.bounding_box()
+    frame = box["width"]  # a square, with the strip of the curve under it
+    notebook.mouse.click(box["x"] + frame * 32.5 / 64, box["y"] + frame * 20.5 / 64)
+    notebook.get_by_text("-1000 HU at z 0, y 80, x 128 mm, voxel (0, 20, 32) · in lungs").wait_for(timeout=10_000)
+    notebook.mouse.click(box["x"] + 8 + (frame - 16) * 7 / 9, box["y"] + box["height"] - 20)
+    shows(notebook, -300)
+    notebook.get_by_text("lesions fill 100% of the lung in this slice").wait_for(timeout=10_000)
+    notebook.screenshot(path=screenshots / "jupyterlab-probe-and-curve.png")
+    notebook.get_by_label("slice", exact=True).first.fill("4")
+    notebook.keyboard.press("Enter")
+    shows(notebook, -600)
+
+
+def test_linked_viewers_move_together(notebook):
+    pad = notebook.locator(".ggo-pad")
+    pad.nth(1).scroll_into_view_if_needed()
+    pad.nth(1).focus()
+    notebook.keyboard.press("End")
+    shows(notebook, -100)
+    shows(notebook, -100, "bone", viewer=1)
+    pad.nth(0).focus()
+    notebook.keyboard.press("Home")
+    shows(notebook, -1000)
+    shows(notebook, -1000, "bone", viewer=1)
 
 
 def test_playing_runs_through_the_slices(notebook):

@@ -1,0 +1,35 @@
+"""One frame of a scan as pixels: planes, windows, overlays, letters, scale bar; and the curve that runs under it."""
+
+from ggo_lab.rendering.frames import FrameRenderer, encode
+from ggo_lab.rendering.overlays import (
+    HEAT_COLD,
+    HEAT_HOT,
+    Heat,
+    check_heat,
+    check_masks,
+    lesion_share,
+    mask_colors,
+    rgb_of,
+)
+from ggo_lab.rendering.planes import PLANES, View, heat_slice, picture_shape, slice_of, slice_spacing
+from ggo_lab.rendering.strip import CurveStrip
+
+__all__ = [
+    "HEAT_COLD",
+    "HEAT_HOT",
+    "PLANES",
+    "CurveStrip",
+    "FrameRenderer",
+    "Heat",
+    "View",
+    "check_heat",
+    "check_masks",
+    "encode",
+    "heat_slice",
+    "lesion_share",
+    "mask_colors",
+    "picture_shape",
+    "rgb_of",
+    "slice_of",
+    "slice_spacing",
+]

@@ -1,0 +1,90 @@
+"""What lies over a scan: masks and heat, checked, each with its colour."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ggo_lab.errors import ChoiceError, check_choice
+from ggo_lab.scan import Scan
+
+# Colours that the colour-blind can tell apart (Okabe & Ito 2008) and that stand out from grey. Lungs and lesions keep
+# theirs everywhere; other masks take the rest in turn.
+COLOR_OF = {"lungs": "#56B4E9", "lesions": "#F0E442"}
+_OTHER_COLORS = ("#CC79A7", "#009E73", "#E69F00", "#0072B2", "#D55E00")
+
+# Heat is drawn from dark red to orange and more opaque the hotter: no yellow, which is the lesions' colour.
+HEAT_COLD, HEAT_HOT = (140, 16, 36), (255, 120, 0)
+
+Heat = np.ndarray | Mapping[int, np.ndarray]
+
+
+def mask_colors(names: list[str]) -> dict[str, str]:
+    """Give every mask its colour, as #rrggbb.
+
+    >>> mask_colors(["lesions", "airways"])
+    {'lesions': '#F0E442', 'airways': '#CC79A7'}
+    """
+    others = [name for name in names if name not in COLOR_OF]
+    turn = {name: _OTHER_COLORS[i % len(_OTHER_COLORS)] for i, name in enumerate(others)}
+    return {name: COLOR_OF.get(name) or turn[name] for name in names}
+
+
+def rgb_of(color: str) -> tuple[int, int, int]:
+    """Red, green and blue of #rrggbb, 0..255."""
+    return tuple(bytes.fromhex(color[1:]))
+
+
+def check_masks(scan: Scan, masks: Mapping[str, np.ndarray] | str | None) -> dict[str, np.ndarray]:
+    """Give the masks to draw, by name.
+
+    Args:
+        masks: bool (Z, Y, X) by name; "truth" for the lungs and lesions that the scan's truth knows; None for none.
+    Raises:
+        ChoiceError: a mask of another shape or type, or "truth" where none is known.
+    """
+    if masks is None:
+        return {}
+    if isinstance(masks, str):
+        check_choice("masks", masks, ["truth"])
+        if scan.truth is None:
+            raise ChoiceError(
+                f"{scan.name}: masks='truth' needs a scan whose truth is known, such as a phantom; "
+                "give masks={'lungs': segment_lungs(scan)} instead.",
+                masks,
+            )
+        return {"lungs": scan.truth.lungs, "lesions": scan.truth.lesions}
+    for name, mask in masks.items():
+        if name == "heat":
+            raise ChoiceError("A mask cannot be named 'heat': that is the heat map's name; choose another.", name)
+        if mask.shape != scan.shape or mask.dtype != bool:
+            raise ChoiceError(
+                f"Mask {name!r} is {mask.dtype} {mask.shape}; the scan {scan.name} needs bool {scan.shape}. "
+                "Of a label map make one with `labels == 1`.",
+                name,
+            )
+    return dict(masks)
+
+
+def check_heat(scan: Scan, heat: Heat | None) -> Heat | None:
+    """Give the heat to draw: float (Z, Y, X) in 0..1, or such maps (Y, X) by axial slice; raise ChoiceError if not."""
+    if heat is None:
+        return None
+    maps = heat if isinstance(heat, Mapping) else dict(enumerate(heat)) if len(heat) == scan.shape[0] else {-1: heat}
+    for z, values in maps.items():
+        if not 0 <= z < scan.shape[0] or values.shape != scan.shape[1:]:
+            raise ChoiceError(
+                f"heat has a map {values.shape} for slice {z}; the scan {scan.name} needs an array {scan.shape}, or a "
+                f"dict from slices 0..{scan.shape[0] - 1} to maps {scan.shape[1:]} (see image_to_scan_grid).",
+                z,
+            )
+    return heat
+
+
+def lesion_share(masks: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Lesions / lungs in each axial slice, nan where there is no lung; None without these masks."""
+    if not {"lungs", "lesions"} <= masks.keys():
+        return None
+    lungs, lesions = (
+        np.array([np.count_nonzero(part) for part in masks[name]], float) for name in ("lungs", "lesions")
+    )
+    return np.divide(lesions, lungs, out=np.full(len(lungs), np.nan), where=lungs > 0)

@@ -1,0 +1,107 @@
+"""The widgets around the picture of a SliceViewer."""
+
+import html
+
+import ipywidgets as widgets
+
+from ggo_lab.rendering import PLANES
+from ggo_lab.scan import WINDOWS, Scan
+from ggo_lab.viewers.pad import Pad
+
+_SIDE_WIDTH = "290px"
+MOST_ZOOM = 12.0
+KEYS = {
+    "wheel, ↑ ↓": "next slice",
+    "Page ↑ ↓": "five slices",
+    "Home, End": "first, last slice",
+    "A C S": "plane",
+    "1 2 3 4": "window",
+    "O": "overlays on and off",
+    "+ − 0": "zoom (also Ctrl + wheel)",
+    "click": "read the HU there",
+    "P, Shift + arrows": "read the HU in the middle; move",
+    "drag": "scroll; when zoomed, move",
+}
+
+
+class Controls:
+    """Makes the controls of a viewer; it knows neither the state nor what a control does.
+
+    Args:
+        colors: #rrggbb of each overlay, by name.
+        outlined: whether some overlay can be outlined or filled.
+        size: the longer side of the picture, pixels.
+    """
+
+    def __init__(self, scan: Scan, colors: dict[str, str], outlined: bool, size: int):
+        wide = widgets.Layout(width="auto")
+        self.image = widgets.Image(
+            format="jpeg", layout=widgets.Layout(max_width="100%", object_fit="contain", margin="0")
+        )
+        self.planes = widgets.ToggleButtons(options=list(PLANES), style={"button_width": "80px"})
+        self.slider = widgets.IntSlider(readout=False, layout=widgets.Layout(width="auto", margin="2px 0"))
+        self.play = widgets.Play(interval=80, layout=widgets.Layout(flex="0 0 auto"))
+        # The one control of the slice that has a label for screen readers and takes a typed number.
+        self.number = widgets.BoundedIntText(
+            description="slice", layout=widgets.Layout(width="108px"), style={"description_width": "34px"}
+        )
+        self.caption = widgets.HTML()
+        self.presets = widgets.ToggleButtons(
+            options=list(WINDOWS), value=None, style={"button_width": "auto"}, layout=widgets.Layout(width="auto")
+        )
+        self.level = widgets.IntSlider(min=-1200, max=1200, step=10, description="level HU", layout=wide)
+        self.width = widgets.IntSlider(min=10, max=3000, step=10, description="width HU", layout=wide)
+        self.zoom = widgets.FloatSlider(
+            min=1, max=MOST_ZOOM, step=0.25, description="zoom", layout=wide, readout_format=".2g"
+        )
+        self.overlay = widgets.ToggleButtons(options=["outline", "fill"], style={"button_width": "80px"})
+        self.opacity = widgets.FloatSlider(min=0, max=1, step=0.05, description="opacity", layout=wide)
+        self.checks = {name: widgets.Checkbox(description=name, indent=False) for name in colors}
+        self._title = widgets.HTML(_title(scan))
+        self._colors, self._outlined, self._size = colors, outlined, size
+
+    def arranged(self, pad: Pad) -> tuple[widgets.Widget, ...]:
+        """The children of the viewer: a title, then the picture with what moves it beside the rest."""
+        moving = widgets.HBox([self.play, self.number], layout=widgets.Layout(align_items="center", grid_gap="8px"))
+        picture = widgets.VBox(
+            [self.planes, pad.box, self.slider, moving, self.caption],
+            layout=widgets.Layout(width=f"{self._size + 4}px", max_width="100%"),
+        )
+        side = [_heading("window"), self.presets, self.level, self.width, self.zoom]
+        if self.checks:
+            side += [_heading("overlays")]
+            side += [
+                widgets.HBox([widgets.HTML(_swatch(color)), self.checks[name]], layout=widgets.Layout(height="30px"))
+                for name, color in self._colors.items()
+            ]
+            side += [self.overlay] if self._outlined else []
+            side += [self.opacity]
+        side += [widgets.HTML(_keys())]
+        across = widgets.HBox(
+            [picture, widgets.VBox(side, layout=widgets.Layout(width=_SIDE_WIDTH))],
+            layout=widgets.Layout(flex_flow="row wrap", grid_gap="8px 18px"),
+        )
+        return self._title, across
+
+
+def _heading(text: str) -> widgets.HTML:
+    return widgets.HTML(f"<b>{text}</b>")
+
+
+def _swatch(color: str) -> str:
+    place = "display:inline-block;width:14px;height:14px;margin:2px 4px;vertical-align:middle"
+    return f'<span style="{place};background:{color}"></span>'
+
+
+def _keys() -> str:
+    rows = "".join(f'<dt>{key}</dt><dd style="margin:0;opacity:.75">{does}</dd>' for key, does in KEYS.items())
+    grid = "display:grid;grid-template-columns:auto 1fr;gap:0 12px;margin:4px 0;line-height:1.5"
+    summary = '<summary style="cursor:pointer">Keys and gestures on the picture</summary>'
+    return f'<details style="margin-top:6px">{summary}<dl style="{grid}">{rows}</dl></details>'
+
+
+def _title(scan: Scan) -> str:
+    voxels = " × ".join(str(n) for n in scan.shape)
+    steps = " × ".join(f"{step:.3g}" for step in scan.spacing)
+    grey = "" if scan.is_hu else " · grey values, not HU"
+    return f"<b>{html.escape(scan.name)}</b> · {voxels} voxels of {steps} mm{grey}"

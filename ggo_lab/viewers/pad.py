@@ -1,0 +1,80 @@
+"""Keys, wheel and pointer over a picture, which core ipywidgets do not have."""
+
+import html
+import json
+from collections.abc import Callable
+from importlib import resources
+from typing import NamedTuple
+
+import ipywidgets as widgets
+
+_STYLE = """<style>
+.ggo-stage { position: relative; overflow: hidden; }
+.ggo-stage > .ggo-over, .ggo-over > div, .ggo-pad { position: absolute; inset: 0; width: auto; height: auto; }
+.ggo-pad { cursor: crosshair; touch-action: none; }
+.ggo-pad:focus-visible { outline: 3px solid #2e8fd6; outline-offset: -3px; }
+</style>"""
+
+
+class Gesture(NamedTuple):
+    """A click or drag, in shares 0..1 of the picture's width and height."""
+
+    name: int  # the same for all that is told between pressing and letting go
+    kind: str  # "down", "drag" or "click"
+    start: tuple[float, float]
+    end: tuple[float, float]
+
+
+class Pad:
+    """A picture that takes keys, the wheel and the pointer.
+
+    An HTML widget lies over the picture, and its inline handlers (assets/pad.js, no data in them) write into a hidden
+    text widget. ipywidgets sends the next value of a text only when the kernel has dealt with the last one, so a slow
+    kernel skips what is outdated. Where a front end forbids inline handlers, the picture shows and does nothing more.
+
+    Args:
+        image: the picture.
+        label: what screen readers say of it.
+        steps, zooms, keys, gesture: called with the slices to go, the zoom steps, the characters typed (pad.js has
+            the list), and clicks and drags.
+    Attributes:
+        box: the widget to show.
+    """
+
+    def __init__(
+        self,
+        image: widgets.Image,
+        label: str,
+        steps: Callable[[int], None],
+        zooms: Callable[[int], None],
+        keys: Callable[[str], None],
+        gesture: Callable[[Gesture], None],
+    ):
+        self._steps, self._zooms, self._keys, self._gesture = steps, zooms, keys, gesture
+        self.wire = widgets.Text(layout=widgets.Layout(display="none"))
+        self.wire.add_class("ggo-wire")
+        self.wire.observe(self._told, "value")
+        script = resources.files("ggo_lab").joinpath("assets", "pad.js").read_text(encoding="utf-8")
+        begin = "this.onpointerenter()"
+        # JupyterLab would take the arrow keys for the cells; the attribute asks it not to.
+        pad = widgets.HTML(
+            f'{_STYLE}<div class="ggo-pad" tabindex="0" role="img" aria-label="{html.escape(label)}" '
+            f'data-lm-suppress-shortcuts="true" onpointerenter="{html.escape(script)}" onfocus="{begin}" '
+            f'onwheel="{begin}" onpointerdown="{begin}"></div>',
+        )
+        pad.add_class("ggo-over")
+        self.box = widgets.Box([image, pad, self.wire], layout=widgets.Layout(margin="2px"))
+        self.box.add_class("ggo-stage")
+
+    def _told(self, change) -> None:
+        new = json.loads(change.new)
+        old = json.loads(change.old) if change.old else {"steps": 0, "zooms": 0, "keys": "", "gesture": None}
+        if new["steps"] != old["steps"]:
+            self._steps(new["steps"] - old["steps"])
+        if new["zooms"] != old["zooms"]:
+            self._zooms(new["zooms"] - old["zooms"])
+        if new["keys"] != old["keys"]:
+            self._keys(new["keys"][len(old["keys"]) :])
+        if new["gesture"] != old["gesture"]:
+            told = new["gesture"]
+            self._gesture(Gesture(told["name"], told["kind"], tuple(told["from"]), tuple(told["to"])))
