@@ -43,7 +43,7 @@ lab: setup
 # after another, as a learner runs them.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
-	$(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout=120 --durations=0 --durations-min=10 notebooks
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout=300 --durations=0 --durations-min=10 notebooks
 
 lint: setup
 	$(BIN)/ruff check .
