@@ -74,7 +74,7 @@ def sweep_table(folder: str | Path) -> pd.DataFrame:
         validation_macro_f1 with the ends of its 95% interval (low, high), seconds, and error: what stopped a run that
         could not be finished, else missing.
     """
-    rows = [json.loads(file.read_text())["row"] for file in sorted(Path(folder).glob("*.json"))]
+    rows = [json.loads(file.read_text(encoding="utf-8"))["row"] for file in sorted(Path(folder).glob("*.json"))]
     table = pd.DataFrame(rows)
     if "validation_macro_f1" not in table:
         return table

@@ -208,14 +208,14 @@ def _child(seed: int, first: int, count: int, corpus_folder: Path) -> None:
 def _peak_kb() -> int:
     """Peak memory of this process and of the decoder that it started; 0 where the system does not tell it so."""
     children = Path("/proc/self/task").glob("*/children")
-    processes = ["self", *(number for file in children for number in file.read_text().split())]
+    processes = ["self", *(number for file in children for number in file.read_text(encoding="utf-8").split())]
     statuses = [Path(f"/proc/{process}/status") for process in processes]
-    lines = [line for status in statuses if status.exists() for line in status.read_text().splitlines()]
+    lines = [line for status in statuses if status.exists() for line in status.read_text(encoding="utf-8").splitlines()]
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def _stored_corpus(folder: Path) -> dict[str, Sample]:
-    opened = json.loads((folder / "opened.json").read_text())
+    opened = json.loads((folder / "opened.json").read_text(encoding="utf-8"))
     return {
         name: Sample({p.name: p.read_bytes() for p in sorted((folder / name).iterdir())}, which)
         for name, which in opened.items()

@@ -80,7 +80,7 @@ def test_one_scan_in_three_formats_gets_one_grade(capsys, tmp_path, model_file, 
 def test_grade_writes_a_page(capsys, tmp_path, model_file, phantom):
     scan = gl.write_nifti(phantom, tmp_path / "scan.nii.gz")
     code, out, _ = answer(capsys, "grade", scan, "--model", model_file, "--html", tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert code == 0 and "page.html" in out
     assert "not a medical device" in page.lower() and "http://" not in page
 

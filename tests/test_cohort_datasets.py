@@ -152,8 +152,11 @@ def test_predictions_are_written_in_the_challenges_form(tmp_path):
     predictions = SimpleNamespace(names=names, probabilities=np.eye(4)[[0, 0, 3]])
     paths = gl.write_predictions(predictions, tmp_path / "submission")
     assert [p.name for p in paths] == ["mild.csv", "moderate.csv", "severe.csv", "critical.csv"]
-    assert paths[0].read_text() == "test_ct_scan_9\ntest_ct_scan_10\n"
-    assert paths[1].read_text() == paths[2].read_text() == "" and paths[3].read_text() == "test_ct_scan_2\n"
+    assert paths[0].read_text(encoding="utf-8") == "test_ct_scan_9\ntest_ct_scan_10\n"
+    assert (
+        paths[1].read_text(encoding="utf-8") == paths[2].read_text(encoding="utf-8") == ""
+        and paths[3].read_text(encoding="utf-8") == "test_ct_scan_2\n"
+    )
     twice = SimpleNamespace(names=["train/ct_scan_1", "validation/ct_scan_1"], probabilities=np.eye(4)[[0, 1]])
     with pytest.raises(gl.CohortError, match="one split"):
         gl.write_predictions(twice, tmp_path)

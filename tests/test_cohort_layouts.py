@@ -29,7 +29,7 @@ def test_cov19_ctdb_goes_round(tmp_path, cohort, edition):
         assert tables == ["ICASSP_severity_train_partition.xlsx", "ICASSP_severity_validation_partition.xlsx"]
     else:
         assert tables == ["train_partition_covid_categories.csv", "val_partition_covid_categories.csv"]
-        assert (root / tables[0]).read_text() == "Name;Category\nct_scan_0;1\nct_scan_1;2\n"
+        assert (root / tables[0]).read_text(encoding="utf-8") == "Name;Category\nct_scan_0;1\nct_scan_1;2\n"
     back = gl.cov19_ctdb(root)
     assert back.names == [
         *("train/ct_scan_0", "train/ct_scan_1", "validation/ct_scan_0", "validation/ct_scan_1"),
@@ -52,7 +52,7 @@ def test_mosmed_goes_round(tmp_path, cohort):
     back = gl.mosmed(root)
     assert back.names == [f"study_{n:04d}" for n in range(1, 9)]
     assert back.table["grade"].fillna(0).tolist() == [0, 0, 1, 1, 2, 2, 3, 4] and not back.findings.of("wrong")
-    names = json.loads((root / ".written_by_ggo_lab.json").read_text())["names"]
+    names = json.loads((root / ".written_by_ggo_lab.json").read_text(encoding="utf-8"))["names"]
     for place, name in names.items():
         study = place.split("/")[-1].removesuffix(".nii.gz")
         scan = cohort.scan(name)

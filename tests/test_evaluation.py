@@ -206,7 +206,7 @@ def test_baselines_are_matched_by_name_not_by_order():
 
 def test_few_scans_of_a_grade_are_called_out_in_words():
     report = gl.evaluate(hard([0] * 12 + [3, 3], [0] * 12 + [3, 3]), draws=50)
-    assert any("Only 2 scans are critical; 2 were recognised" in caution for caution in report.cautions)
+    assert any("Only 2 scans are critical, 2 recognised" in caution for caution in report.cautions)
     assert not any("are mild" in caution for caution in report.cautions)
     row = report.per_grade.loc["critical"]
     assert (row["recall low"], row["recall high"]) == pytest.approx(gl.wilson(2, 2))

@@ -347,7 +347,9 @@ def test_a_file_that_the_system_refuses_to_write_is_an_error_and_harms_nothing(o
             answer.write_text(str(error)[:900])
 
     run_and_die(work)
-    assert "File too large" in answer.read_text() and "GGO_LAB_CACHE" in answer.read_text()
+    assert "File too large" in answer.read_text(encoding="utf-8") and "GGO_LAB_CACHE" in answer.read_text(
+        encoding="utf-8"
+    )
     after = {p.name: p.read_bytes() for p in (own_cache / "images").iterdir()}
     assert before.items() <= after.items() and not [name for name in after if name.startswith(".")]
     assert len(prepared(cohort)) == 8

@@ -21,8 +21,8 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def made(grade: int, seed: int) -> Scan:
     if grade == 0:
-        return make_phantom(involvement=0.0, seed=seed, shape=SHAPE)
-    return make_phantom(grade=grade, seed=seed, shape=SHAPE)
+        return make_phantom(involvement=0.0, seed=seed, shape=SHAPE, confounders=())
+    return make_phantom(grade=grade, seed=seed, shape=SHAPE, confounders=())
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_thick_slices_change_little(mild):
 
 
 def test_thin_slices_and_fine_pixels():
-    scan = make_phantom(grade=2, seed=3, shape=(180, 128, 128))
+    scan = make_phantom(grade=2, seed=3, shape=(180, 128, 128), confounders=())
     assert scan.spacing[0] < 1.8
     assert dice(segment_lungs(scan), scan.truth.lungs) > 0.97
 

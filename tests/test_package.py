@@ -47,7 +47,7 @@ def test_imports_run_down_the_list_only(path):
     if room == "__init__":
         return
     assert room in ROOMS, f"{room} has no place in the list"
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ggo_lab"):
             inner = node.module.split(".")[1:]
             imported = inner[0] if inner else None
@@ -74,10 +74,10 @@ def test_every_public_name_exists_and_is_documented():
 
 
 def test_the_repository_is_named_in_one_way():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     home = project["urls"]["Repository"]
     for path in [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]:
-        for found in re.findall(r"https://github\.com/[\w.-]+/[\w.-]+", path.read_text()):
+        for found in re.findall(r"https://github\.com/[\w.-]+/[\w.-]+", path.read_text(encoding="utf-8")):
             assert found.removesuffix(".git") == home, f"{path.name} names {found}"
     assert gl.__version__ == project["version"]
 

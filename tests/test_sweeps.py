@@ -128,7 +128,7 @@ def test_a_run_that_fails_is_a_row_that_says_why(tmp_path):
 def test_the_curves_are_kept(tmp_path):
     run(tmp_path, {"seed": [0]})
     (file,) = tmp_path.glob("*.json")
-    assert len(json.loads(file.read_text())["curves"]["validation_loss"]) == 2
+    assert len(json.loads(file.read_text(encoding="utf-8"))["curves"]["validation_loss"]) == 2
 
 
 @pytest.mark.parametrize(

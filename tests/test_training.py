@@ -255,7 +255,7 @@ def test_a_damaged_memory_is_made_again(own_cache, monkeypatch, damaged):
     best = Speed(bf16=True)
     monkeypatch.setattr("ggo_lab.training.speed._probe", lambda *_: {PLAIN: 2.0, best: 1.0})
     assert quick(speed="auto", max_epochs=20)[1].speed == best
-    assert json.loads(file.read_text())["fastest"] == [False, True]
+    assert json.loads(file.read_text(encoding="utf-8"))["fastest"] == [False, True]
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning_only(tmp_path, monkeypatch):

@@ -159,7 +159,7 @@ def test_whether_bf16_pays_is_tried_once_and_remembered(monkeypatch, tmp_path):
     model, (pixels, _), (unseen, _) = frozen(), tensors(TRAIN), tensors(VALIDATION)
     one = compute_frozen_once(model, pixels, unseen, config(speed="auto"))
     (file,) = (tmp_path / "speed").iterdir()
-    stored = json.loads(file.read_text())
+    stored = json.loads(file.read_text(encoding="utf-8"))
     assert stored["network"] == ["frozen", "resnet18", "head"] and len(stored["tried"]) == 2
     assert torch.equal(one.views, compute_frozen_once(model, pixels, unseen, config(speed="auto")).views)
     stored["fastest"] = [True, not stored["fastest"][1]]

@@ -477,7 +477,7 @@ def test_sentences():
 
 
 def page_data(path) -> dict:
-    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)[1])
 
 
 def unpack_hu(data: dict) -> np.ndarray:
@@ -514,7 +514,7 @@ def test_wide_slices_are_reduced_and_the_page_says_so(tmp_path):
     path = scan_page(wide, tmp_path / "page.html", masks={"lungs": wide.hu < 0})
     data = page_data(path)
     assert data["shape"] == [2, 150, 256] and data["spacing"] == pytest.approx([5.0, 1.4, 1.4])
-    assert "150 × 256 of the scan&#x27;s 300 × 512" in path.read_text()
+    assert "150 × 256 of the scan&#x27;s 300 × 512" in path.read_text(encoding="utf-8")
     assert (unpack_hu(data) == -600).all()
 
 
@@ -528,7 +528,7 @@ def test_the_page_shows_probabilities_and_escapes_every_name(tmp_path):
     scan = Scan(np.zeros((2, 8, 8), np.int16), (1, 1, 1), name=evil)
     text = scan_page(
         scan, tmp_path / "p.html", {evil: scan.hu > 0}, probabilities=np.array([0.1, 0.6, 0.2, 0.1]), notes=[evil]
-    ).read_text()
+    ).read_text(encoding="utf-8")
     assert "alert(1)</script>" not in text
     assert text.count("</script>") == 2
     assert "Predicted: moderate" in text and "60%" in text
@@ -543,7 +543,7 @@ def test_a_page_that_cannot_be_written_says_so(scan, tmp_path):
 
 
 def test_a_prediction_viewer_writes_the_page_of_its_scan(predictions, tmp_path):
-    text = predictions.to_html(tmp_path / "p.html").read_text()
+    text = predictions.to_html(tmp_path / "p.html").read_text(encoding="utf-8")
     assert "scan-0" in text and "Predicted: mild" in text
     data = page_data(tmp_path / "p.html")
     assert data["marks"] == [2, 8, 13] and data["heat"]["slices"] == [2, 8, 13]

@@ -107,7 +107,7 @@ def _begin(cohort: Cohort, folder: str | Path, layout: str, places: list[Path]) 
     }
     mark = root / _MARK
     if root.exists() and any(root.iterdir()):
-        if not mark.is_file() or mark.read_text() != json.dumps(made):
+        if not mark.is_file() or mark.read_text(encoding="utf-8") != json.dumps(made):
             raise CohortError(f"{root}: holds something else already; give a new folder, or delete this one.", root)
     else:
         write_whole(mark, lambda file: file.write(json.dumps(made).encode()))

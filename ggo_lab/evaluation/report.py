@@ -217,9 +217,10 @@ def _cautions(unknown: int, scores: pd.DataFrame, per_grade: pd.DataFrame, count
             yield f"No scan is {grade}, so nothing is known about this grade."
         elif row["scans"] < _FEW:
             right = int(counts[GRADE_NAMES.index(grade), GRADE_NAMES.index(grade)])
+            n = int(row["scans"])
             yield (
-                f"Only {int(row['scans'])} scans are {grade}; {right} were recognised, which fits a true recall of "
-                f"anything from {row['recall low']:.2f} to {row['recall high']:.2f}."
+                f"Only {n} {'scan is' if n == 1 else 'scans are'} {grade}, {right} recognised, which fits a true "
+                f"recall of anything from {row['recall low']:.2f} to {row['recall high']:.2f}."
             )
     if scores.loc["macro-F1", "low"] <= scores.loc["macro-F1", "majority"]:
         yield "The interval of macro-F1 reaches down to the majority baseline: nothing shows that anything was learnt."

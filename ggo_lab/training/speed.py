@@ -66,7 +66,7 @@ def fastest(network: list, batch: list, device: torch.device, probe: Callable[[]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     file = cache_folder() / "speed" / f"{key}.json"
     try:
-        channels_last, bf16 = json.loads(file.read_text())["fastest"]
+        channels_last, bf16 = json.loads(file.read_text(encoding="utf-8"))["fastest"]
         return Speed(bool(channels_last), bool(bf16))
     except (OSError, ValueError, TypeError, KeyError):
         pass  # never tried here, or damaged: try again

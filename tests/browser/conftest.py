@@ -86,6 +86,6 @@ def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
             with urllib.request.urlopen(url, timeout=5):
                 return
         except (urllib.error.URLError, ConnectionError):
-            assert server.poll() is None, f"JupyterLab ended: {log.read_text()[-2000:]}"
+            assert server.poll() is None, f"JupyterLab ended: {log.read_text(encoding='utf-8')[-2000:]}"
             time.sleep(0.2)
-    raise AssertionError(f"JupyterLab did not answer in 30 s: {log.read_text()[-2000:]}")
+    raise AssertionError(f"JupyterLab did not answer in 30 s: {log.read_text(encoding='utf-8')[-2000:]}")
