@@ -12,8 +12,8 @@ from ggo_lab.scan import Scan
 # Healthy lung is the lower end of the lungs' histogram; ground glass begins well above it. The three numbers were set
 # on phantoms, between counting healthy lung (too low) and losing the lesions' soft borders (too high).
 _HEALTHY_PERCENTILE = 2
-_ABOVE_HEALTHY_HU = 70
-_LIMIT_HU = (-790, -730)  # the limit stays within these, around the usual -750, whatever the patient
+_ABOVE_HEALTHY_HU = 75
+_LIMIT_HU = (-820, -780)  # the limit stays within these, under the usual -750: a tenth of real lesions lies below -775
 _VESSEL_ABOVE_HU = -500
 _VESSEL_MM = 12.0  # bright structures thinner than this are vessels, fissures or airway walls; the hilum's reach 10
 _SMOOTH_MM = 4.5  # sd of the weights of the votes around: wider than most vessels, narrower than most lesions
