@@ -119,12 +119,12 @@ def test_a_click_reads_hu_and_a_click_on_the_curve_jumps(notebook, screenshots):
     notebook.keyboard.press("Home")
     shows(notebook, -1000)
     picture = notebook.locator("img.widget-image").first
-    box = picture.bounding_box()
-    frame = box["width"]  # a square, with the strip of the curve under it
+    # A square, with the strip of the curve under it. Its height is 100 for a moment whenever a frame is replaced.
+    frame = picture.bounding_box()["width"]
     # "force", because the pad that takes the click lies over the picture.
     picture.click(position={"x": frame * 32.5 / 64, "y": frame * 20.5 / 64}, force=True)
     notebook.get_by_text("-1000 HU at z 0, y 80, x 128 mm, voxel (0, 20, 32) · in lungs").wait_for(timeout=10_000)
-    picture.click(position={"x": 8 + (frame - 16) * 7 / 9, "y": box["height"] - 20}, force=True)
+    picture.click(position={"x": 8 + (frame - 16) * 7 / 9, "y": frame + 24}, force=True)
     shows(notebook, -300)
     notebook.get_by_text("lesions fill 100% of the lung in this slice").wait_for(timeout=10_000)
     notebook.screenshot(path=screenshots / "jupyterlab-probe-and-curve.png")
