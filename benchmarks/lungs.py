@@ -30,7 +30,8 @@ ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"
 PICTURES = ROOT / "build" / "lungs"
 SHAPE = (64, 256, 256)
-FIRST_SEED = 200  # the constants in ggo_lab/lungs were set on seeds below 110
+FIRST_SEED = 200  # the constants in ggo_lab/lungs were set on other seeds than these
+KINDS = ("clear", 0, 1, 2, 3, 4)  # without disease and what resembles it; without disease; grades
 WORST = 4  # cases drawn of each kind
 
 
@@ -40,22 +41,24 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * np.count_nonzero(a & b) / total if total else 1.0
 
 
-def phantom(grade: int, seed: int) -> Scan:
-    """One patient of a grade; 0 is without disease."""
-    if grade == 0:
+def phantom(kind: str | int, seed: int) -> Scan:
+    """One patient of one of KINDS."""
+    if kind == "clear":
+        return make_phantom(involvement=0.0, seed=seed, shape=SHAPE, confounders=())
+    if kind == 0:
         return make_phantom(involvement=0.0, seed=seed, shape=SHAPE)
-    return make_phantom(grade=grade, seed=seed, shape=SHAPE)
+    return make_phantom(grade=kind, seed=seed, shape=SHAPE)
 
 
-def measure(grade: int, seed: int) -> dict:
+def measure(kind: str | int, seed: int) -> dict:
     """Compare one phantom with its truth."""
-    scan = phantom(grade, seed)
+    scan = phantom(kind, seed)
     truth = scan.truth
-    row = {"grade": grade, "seed": seed, "truth": truth.involvement, "dice": 0.0, "sides": 0.0}
+    row = {"kind": kind, "seed": seed, "truth": truth.involvement, "dice": 0.0, "sides": 0.0}
     try:
         lungs = segment_lungs(scan)
     except GgoLabError as error:
-        print(f"  grade {grade} seed {seed}: {error}")
+        print(f"  {kind} seed {seed}: {error}")
         return row
     sides = zip(split_lungs(scan, lungs), ("right_lung", "left_lung"), strict=True)
     ggo, on_truth = ggo_fraction(scan, lungs), ggo_fraction(scan, truth.lungs)
@@ -96,24 +99,27 @@ def draw(scan: Scan, lungs: np.ndarray, truth: np.ndarray, hazy: np.ndarray, tit
 
 def phantoms(seeds: range) -> None:
     """Print the phantoms' table and draw the worst of them."""
-    cases = [(grade, seed) for grade in range(5) for seed in seeds]
+    cases = [(kind, seed) for kind in KINDS for seed in seeds]
     rows = joblib.Parallel(n_jobs=-1)(joblib.delayed(measure)(*case) for case in cases)
-    print(f"\nPhantoms of {SHAPE} voxels, {len(seeds)} patients for each grade (0: without disease)")
     print(
-        "grade  Dice mean   min  sides min | involvement: mean error   worst  on true lungs  per slice  lesions' Dice"
+        f"\nPhantoms of {SHAPE} voxels, {len(seeds)} patients for each grade "
+        "(0: without disease; clear: without confounders too)"
     )
-    for grade in range(5):
-        part = [row for row in rows if row["grade"] == grade and "found" in row]
-        dices = [row["dice"] for row in rows if row["grade"] == grade]
+    print(
+        "kind   Dice mean   min  sides min | involvement: mean error   worst  on true lungs  per slice  lesions' Dice"
+    )
+    for kind in KINDS:
+        part = [row for row in rows if row["kind"] == kind and "found" in row]
+        dices = [row["dice"] for row in rows if row["kind"] == kind]
         error = np.array([row["found"] - row["truth"] for row in part])
-        lesions = f"{np.mean([row['lesion_dice'] for row in part]):.3f}" if grade else "-"
+        lesions = f"{np.mean([row['lesion_dice'] for row in part]):.3f}" if part[0]["truth"] else "-"
         on_truth = np.abs([row["on_truth"] - row["truth"] for row in part])
         print(
-            f"{grade:5d}  {np.mean(dices):9.4f} {min(dices):.4f}  {min(r['sides'] for r in part):9.4f} | "
+            f"{kind:>5}  {np.mean(dices):9.4f} {min(dices):.4f}  {min(r['sides'] for r in part):9.4f} | "
             f"{100 * np.mean(np.abs(error)):20.2f} {100 * np.max(np.abs(error)):9.2f} {100 * on_truth.mean():14.2f} "
             f"{100 * np.mean([r['slices'] for r in part]):10.2f} {lesions:>14}"
         )
-    ill = [row for row in rows if row["grade"] and "found" in row]
+    ill = [row for row in rows if row["truth"] and "found" in row]
     truth, found = (np.array([row[key] for row in ill]) for key in ("truth", "found"))
     print(
         f"grades 1-4: mean absolute error {100 * np.mean(np.abs(found - truth)):.2f} points, "
@@ -125,13 +131,13 @@ def phantoms(seeds: range) -> None:
         for row in worst:
             if "found" not in row:
                 continue
-            scan = phantom(row["grade"], row["seed"])
+            scan = phantom(row["kind"], row["seed"])
             lungs = segment_lungs(scan)
             title = (
-                f"grade {row['grade']}, seed {row['seed']}: Dice {row['dice']:.3f}, "
+                f"{row['kind']}, seed {row['seed']}: Dice {row['dice']:.3f}, "
                 f"involvement {row['truth']:.3f}, found {row['found']:.3f}"
             )
-            name = f"worst-{kind}-grade{row['grade']}-seed{row['seed']}.png"
+            name = f"worst-{kind}-{row['kind']}-seed{row['seed']}.png"
             draw(scan, lungs, scan.truth.lungs, ggo_fraction(scan, lungs).mask, title, PICTURES / name)
 
 

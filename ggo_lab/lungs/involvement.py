@@ -17,6 +17,7 @@ _LIMIT_HU = (-820, -780)  # the limit stays within these, under the usual -750: 
 _VESSEL_ABOVE_HU = -500
 _VESSEL_MM = 12.0  # bright structures thinner than this are vessels, fissures or airway walls; the hilum's reach 10
 _SMOOTH_MM = 4.5  # sd of the weights of the votes around: wider than most vessels, narrower than most lesions
+_BESIDE_MM = 3.0  # a bright strand this near to a lesion belongs to it
 _LEAST_ML = 0.5  # smaller parts are left out; the median part of mild disease has 0.8 mL
 
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]  # a voxel and its four neighbours in the slice
@@ -48,8 +49,9 @@ def ggo_fraction(scan: Scan, lungs: np.ndarray) -> GgoFraction:
     A fixed HU band counts vessel walls and partial volume too and never falls below about 5%, in healthy lungs as
     well. Three things are done about it. The limit comes from the patient: healthy lung is the lower end of the
     lungs' own histogram (after Berta et al. 2021, Physica Medica 82:28). What only looks hazy has no vote: the voxels
-    at the pleura, and bright structures too thin for a lesion. And a place counts where most of the votes around it
-    are for haze, which is a threshold after a median filter that leaves out the voxels without a vote.
+    at the pleura, and bright structures too thin for a lesion, unless they lie in one. And a place counts where most
+    of the votes around it are for haze, which is a threshold after a median filter that leaves out the voxels without
+    a vote. Lung that is dense without disease, as in its dependent parts, cannot be told from ground glass this way.
 
     Args:
         lungs: bool (Z, Y, X), from segment_lungs or the scan's truth.
@@ -59,12 +61,13 @@ def ggo_fraction(scan: Scan, lungs: np.ndarray) -> GgoFraction:
     right, left = split_lungs(scan, lungs)
     coarse = Coarse.of(scan)
     inside = coarse.shrink(lungs)
-    votes = _voters(coarse.hu, inside, coarse.spacing)
-    above_hu = _limit(coarse.hu, votes)
-    sigma = [_SMOOTH_MM / step for step in coarse.spacing]
-    cast = ndimage.gaussian_filter(votes.astype(np.float32), sigma, mode="nearest")
-    hazy = ndimage.gaussian_filter((votes & (coarse.hu > above_hu)).astype(np.float32), sigma, mode="nearest")
-    ill = inside & (hazy > 0.5 * np.maximum(cast, 1e-3))
+    core, thin = _voters(coarse.hu, inside, coarse.spacing)
+    above_hu = _limit(coarse.hu, core & ~thin)
+    hazy = coarse.hu > above_hu
+    ill = inside & _majority(hazy, core & ~thin, coarse.spacing)
+    if ill.any():  # a bright strand in a lesion or at it is part of it, and votes after all
+        beside = ndimage.distance_transform_edt(~ill, coarse.spacing) <= _BESIDE_MM
+        ill = inside & _majority(hazy, core & (~thin | beside), coarse.spacing)
     parts, count = ndimage.label(ill)
     ml = np.bincount(parts.ravel(), minlength=count + 1) * float(np.prod(coarse.spacing)) / 1000
     ill &= (ml >= _LEAST_ML)[parts]
@@ -81,19 +84,27 @@ def ggo_fraction(scan: Scan, lungs: np.ndarray) -> GgoFraction:
     )
 
 
+def _majority(hazy: np.ndarray, votes: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Mark where more than half of the votes around, weighted by their distance, are for haze."""
+    sigma = [_SMOOTH_MM / step for step in spacing]
+    cast = ndimage.gaussian_filter(votes.astype(np.float32), sigma, mode="nearest")
+    aye = ndimage.gaussian_filter((votes & hazy).astype(np.float32), sigma, mode="nearest")
+    return aye > 0.5 * np.maximum(cast, 1e-3)
+
+
 def _share(mask: np.ndarray, of: np.ndarray) -> float:
     count = np.count_nonzero(of)
     return float(np.count_nonzero(mask & of) / count) if count else float("nan")
 
 
-def _voters(hu: np.ndarray, inside: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Mark voxels that show lung tissue itself: not the pleura's partial volume, no vessel, no fissure."""
+def _voters(hu: np.ndarray, inside: np.ndarray, spacing: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Mark voxels behind the pleura's partial volume, and those that may be vessel or fissure, each bool (z, y, x)."""
     core = ndimage.binary_erosion(inside, np.ones((1, 3, 3)), border_value=1)
     bright = hu > _VESSEL_ABOVE_HU
     width = [1, *(max(2, round(_VESSEL_MM / step)) for step in spacing[1:])]
     thin = bright & ~ndimage.binary_opening(bright, np.ones(width))
     thin = ndimage.binary_dilation(thin, _CROSS)  # the partial volume around a vessel looks hazy too
-    return core & ~thin
+    return core, thin
 
 
 def _limit(hu: np.ndarray, votes: np.ndarray) -> float:
