@@ -134,7 +134,7 @@ def phantoms(seeds: range) -> None:
             scan = phantom(row["kind"], row["seed"])
             lungs = segment_lungs(scan)
             title = (
-                f"{row['kind']}, seed {row['seed']}: Dice {row['dice']:.3f}, "
+                f"phantom {row['kind']}, seed {row['seed']}: Dice {row['dice']:.3f}, "
                 f"involvement {row['truth']:.3f}, found {row['found']:.3f}"
             )
             name = f"worst-{kind}-{row['kind']}-seed{row['seed']}.png"
