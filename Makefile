@@ -37,7 +37,7 @@ endif
 comma := ,
 
 lab: setup
-	cd notebooks && ../$(BIN)/jupyter lab $(LAB_FLAGS) 00_start_here.ipynb
+	cd notebooks && ../$(BIN)/jupyter lab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/00_start_here.ipynb
 
 # Threads: two processes with one torch thread each keep two cores busier than one process with two. Notebooks run one
 # after another, as a learner runs them.
