@@ -119,7 +119,12 @@ def test_a_click_reads_hu_and_a_click_on_the_curve_jumps(notebook, screenshots):
     notebook.keyboard.press("Home")
     shows(notebook, -1000)
     picture = notebook.locator("img.widget-image").first
-    # A square, with the strip of the curve under it. Its height is 100 for a moment whenever a frame is replaced.
+    # A square, with the strip of the curve under it. The coronal picture that the last test left is much flatter, and
+    # may keep its place on the page for a moment after the new one has been decoded.
+    notebook.wait_for_function(
+        "() => { const box = document.querySelector('img.widget-image').getBoundingClientRect();"
+        " return box.height > box.width; }"
+    )
     frame = picture.bounding_box()["width"]
     # "force", because the pad that takes the click lies over the picture.
     picture.click(position={"x": frame * 32.5 / 64, "y": frame * 20.5 / 64}, force=True)
