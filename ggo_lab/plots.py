@@ -1,7 +1,10 @@
 """Every static figure of the course. Functions take Axes, draw one thing, and give the Axes back."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from itertools import cycle
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,11 +14,13 @@ from matplotlib.ticker import MaxNLocator
 
 from ggo_lab.cohort import Cohort
 from ggo_lab.errors import check_choice
-from ggo_lab.evaluation import Comparison, Reliability, Report
 from ggo_lab.grades import GRADE_NAMES, Grade
 from ggo_lab.rendering import PLANES, Heat, check_heat, check_masks, heat_slice, mask_colors, slice_of, slice_spacing
 from ggo_lab.scan import Scan, Window, as_window
-from ggo_lab.training import History
+
+if TYPE_CHECKING:  # they import torch, which a picture of a slice should not wait for
+    from ggo_lab.evaluation import Comparison, Reliability, Report
+    from ggo_lab.training import History
 
 # Two colours for the two splits that a history shows (Okabe & Ito 2008), apart from those of grades and masks.
 _SPLIT_COLORS = {"train": "#999999", "validation": "#CC79A7"}
