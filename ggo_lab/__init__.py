@@ -94,6 +94,7 @@ _ROOMS = {
         "plot_probabilities",
     ],
     "viewers": ["SliceViewer", "PredictionViewer", "link"],
+    "course": ["RIGHT", "exercise", "check_text"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -76,7 +76,8 @@ def test_every_exercise_has_a_hidden_solution_that_its_check_accepts(notebook):
     assert len(solutions) == exercises
     for cell in solutions:
         assert cell.metadata.jupyter.source_hidden is True
-        assert re.search(r"assert check_\d\(.*\) == RIGHT", cell.source), "nothing shows that the solution is right"
+        shown = re.search(r"assert check_(\d)\(answer_\1\) == gl\.RIGHT != check_\1\(", cell.source)
+        assert shown, "nothing shows that the check takes the solution and refuses a wrong answer"
 
 
 def test_links_to_files_resolve(notebook):

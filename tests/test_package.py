@@ -33,6 +33,7 @@ ROOMS = [
     "plots",
     "page",
     "viewers",
+    "course",
     "cli",
 ]
 
