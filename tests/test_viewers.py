@@ -13,10 +13,11 @@ import pytest
 import traitlets
 from PIL import Image
 
-from ggo_lab.errors import ChoiceError, CohortError, ScanError
+from ggo_lab.errors import ChoiceError, CohortError, GgoLabError, ScanError
 from ggo_lab.grades import Grade
 from ggo_lab.images import Recipe
-from ggo_lab.page import _pack_hu, scan_page
+from ggo_lab.page import scan_page
+from ggo_lab.page.packing import pack_hu
 from ggo_lab.phantom import make_phantom
 from ggo_lab.rendering import FrameRenderer, View, lesion_share, mask_colors, picture_shape, rgb_of, slice_of
 from ggo_lab.scan import WINDOWS, Scan, window
@@ -246,7 +247,9 @@ def test_two_viewers_can_be_linked(phantom):
 def tell(viewer: SliceViewer, **told) -> None:
     """What pad.js does: change what the hidden text says."""
     wire = viewer.pad.wire
-    before = json.loads(wire.value) if wire.value else {"steps": 0, "zooms": 0, "keys": "", "gesture": None}
+    before = (
+        json.loads(wire.value) if wire.value else {"steps": 0, "zooms": 0, "keys": "", "gesture": None, "hover": None}
+    )
     wire.value = json.dumps({**before, **told})
 
 
@@ -505,7 +508,7 @@ def test_a_page_keeps_every_voxel(tmp_path):
 
 
 def test_packed_differences_are_small_where_neighbours_are_alike():
-    packed = _pack_hu(np.full((2, 8, 8), -600, np.int16))
+    packed = pack_hu(np.full((2, 8, 8), -600, np.int16))
     assert packed.shape == (2, 2, 8, 8) and np.count_nonzero(packed[0]) == 2
 
 
@@ -538,7 +541,7 @@ def test_the_page_shows_probabilities_and_escapes_every_name(tmp_path):
 
 def test_a_page_that_cannot_be_written_says_so(scan, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ScanError, match="cannot be written"):
+    with pytest.raises(GgoLabError, match="cannot be written"):
         scan_page(scan, tmp_path / "file" / "page.html")
 
 
