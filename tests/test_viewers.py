@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import re
-import zlib
-from types import SimpleNamespace
 
 import ipywidgets as widgets
 import numpy as np
@@ -13,15 +11,11 @@ import pytest
 import traitlets
 from PIL import Image
 
-from ggo_lab.errors import ChoiceError, CohortError, ScanError
-from ggo_lab.grades import Grade
-from ggo_lab.images import Recipe
-from ggo_lab.page import _pack_hu, scan_page
+from ggo_lab.errors import ChoiceError
 from ggo_lab.phantom import make_phantom
 from ggo_lab.rendering import FrameRenderer, View, lesion_share, mask_colors, picture_shape, rgb_of, slice_of
 from ggo_lab.scan import WINDOWS, Scan, window
-from ggo_lab.viewers import PredictionViewer, SliceViewer, link
-from ggo_lab.viewers.predictions import sentence
+from ggo_lab.viewers import SliceViewer, link
 
 SHAPE = (8, 64, 48)
 
@@ -246,7 +240,9 @@ def test_two_viewers_can_be_linked(phantom):
 def tell(viewer: SliceViewer, **told) -> None:
     """What pad.js does: change what the hidden text says."""
     wire = viewer.pad.wire
-    before = json.loads(wire.value) if wire.value else {"steps": 0, "zooms": 0, "keys": "", "gesture": None}
+    before = (
+        json.loads(wire.value) if wire.value else {"steps": 0, "zooms": 0, "keys": "", "gesture": None, "hover": None}
+    )
     wire.value = json.dumps({**before, **told})
 
 
@@ -384,166 +380,3 @@ def test_closing_frees_every_widget(phantom):
     assert len(living) > len(before) + 20
     viewer.close()
     assert set(living) == before
-
-
-# Predictions
-
-
-class FakeCohort:
-    def scan(self, name: str) -> Scan:
-        if name == "broken":
-            raise ScanError("broken.nii.gz: not a <b>gzip</b> file.")
-        return make_phantom(seed=int(name[-1]), shape=(16, 64, 64)).renamed(name)
-
-
-@pytest.fixture
-def predictions(monkeypatch):
-    """A viewer of three predictions: right, two grades off, and a scan of unknown grade that cannot be opened."""
-    shares = np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.2, 0.6], [0.2, 0.5, 0.2, 0.1]], np.float32)
-    predicted = SimpleNamespace(
-        names=["scan-0", "scan-1", "broken"], probabilities=shares, indices=np.array([0, 1, -1]), patients=list("abc")
-    )
-    asked = []
-
-    def grad_cam(model, image, grade=None):
-        asked.append(grade)
-        return np.full(image.shape[1:], 0.5, np.float32)
-
-    monkeypatch.setattr("ggo_lab.saliency.grad_cam", grad_cam)
-    model = SimpleNamespace(recipe=Recipe(size=32))
-    viewer = PredictionViewer(FakeCohort(), model, SimpleNamespace(predictions=predicted))
-    viewer.asked = asked
-    return viewer
-
-
-def test_lists_hold_the_rows_they_name(predictions):
-    rows = {key: value.tolist() for key, value in predictions.choices.items()}
-    assert rows["all"] == [0, 1, 2] and rows["right"] == [0] and rows["wrong"] == [1]
-    assert rows["more than one grade off"] == [1] and rows["true moderate"] == [1] and rows["predicted mild"] == [0]
-    assert "true critical" not in rows
-
-
-def test_choosing_a_scan_shows_it_with_its_verdict(predictions):
-    assert predictions.name == "scan-0" and predictions.viewer.scan.name == "scan-0"
-    first = predictions.viewer
-    first.window = "bone"
-    predictions._list.value = "scan-1"
-    assert predictions.viewer.scan.name == "scan-1" and predictions.viewer.window == "bone"
-    assert first.comm is None  # closed
-    assert "Predicted critical (60%), true moderate: two grades off." in predictions._verdict.value
-    with pytest.raises(traitlets.TraitError):
-        predictions.viewer.opacity = 2
-    predictions.choice = "right"
-    assert predictions.name == "scan-0" and predictions._list.index == 0
-
-
-def test_grad_cam_lies_on_the_slices_the_network_sees(predictions):
-    viewer = predictions.viewer
-    assert viewer.marks == (2, 8, 13) and set(viewer.heat) == {2, 8, 13} and viewer.heat[2].shape == (64, 64)
-    predictions.explained = "severe"
-    assert predictions.asked == [None, Grade.SEVERE]
-    predictions.explained = "nothing"
-    assert predictions.viewer.heat is None
-    predictions._jumps.value = 13
-    assert predictions.viewer.index == 13
-    predictions.viewer.index = 12
-    assert predictions._jumps.value is None
-
-
-def test_a_scan_that_cannot_be_opened_says_so_and_the_next_one_shows(predictions):
-    predictions.name = "broken"
-    assert predictions.viewer is None
-    assert "not a &lt;b&gt;gzip" in predictions._place.children[0].value
-    with pytest.raises(CohortError, match="could not be opened"):
-        predictions.to_html("never.html")
-    predictions.explained = "nothing"
-    predictions.name = "scan-1"
-    assert predictions.viewer.scan.name == "scan-1"
-
-
-@pytest.mark.parametrize("change", [("name", "nobody"), ("choice", "true critical"), ("explained", "deadly")])
-def test_unknown_choices_are_refused(predictions, change):
-    with pytest.raises(ChoiceError):
-        setattr(predictions, *change)
-
-
-def test_sentences():
-    shares = np.array([0.1, 0.2, 0.61, 0.09])
-    assert sentence(shares, Grade.SEVERE) == "Predicted severe (61%), true severe: right."
-    assert sentence(shares, None) == "Predicted severe (61%); the true grade is not known."
-
-
-# Pages
-
-
-def page_data(path) -> dict:
-    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)[1])
-
-
-def unpack_hu(data: dict) -> np.ndarray:
-    """What volume.js does, voxel by voxel."""
-    packed = np.frombuffer(zlib.decompress(base64.b64decode(data["hu"])), np.uint8)
-    zigzag = packed.reshape(2, *data["shape"]).astype(int)
-    zigzag = zigzag[0] | zigzag[1] << 8
-    rest = (zigzag >> 1) ^ -(zigzag & 1)
-    hu = np.zeros(data["shape"], np.int16)
-    for z, y, x in np.ndindex(*data["shape"]):
-        left = int(hu[z, y, x - 1] if x else hu[z, y - 1, x] if y else 0)
-        up = int(hu[z, y - 1, x]) if y else left
-        hu[z, y, x] = np.array(((left + up) >> 1) + rest[z, y, x]).astype(np.int16)
-    return hu * data["step"]
-
-
-def test_a_page_keeps_every_voxel(tmp_path):
-    rng = np.random.default_rng(0)
-    scan = Scan(rng.choice(np.array([-2048, -1000, 0, 3071, 32767, -32768], np.int16), (3, 5, 4)), (1, 1, 1))
-    mask = rng.random(scan.shape) < 0.5
-    data = page_data(scan_page(scan, tmp_path / "new" / "page.html", masks={"lungs": mask}))
-    np.testing.assert_array_equal(unpack_hu(data), scan.hu)
-    bits = np.unpackbits(np.frombuffer(zlib.decompress(base64.b64decode(data["masks"][0]["bits"])), np.uint8))
-    np.testing.assert_array_equal(bits[: mask.size].reshape(mask.shape), mask)
-
-
-def test_packed_differences_are_small_where_neighbours_are_alike():
-    packed = _pack_hu(np.full((2, 8, 8), -600, np.int16))
-    assert packed.shape == (2, 2, 8, 8) and np.count_nonzero(packed[0]) == 2
-
-
-def test_wide_slices_are_reduced_and_the_page_says_so(tmp_path):
-    wide = Scan(np.full((2, 300, 512), -600, np.int16), (5.0, 0.7, 0.7))
-    path = scan_page(wide, tmp_path / "page.html", masks={"lungs": wide.hu < 0})
-    data = page_data(path)
-    assert data["shape"] == [2, 150, 256] and data["spacing"] == pytest.approx([5.0, 1.4, 1.4])
-    assert "150 × 256 of the scan&#x27;s 300 × 512" in path.read_text(encoding="utf-8")
-    assert (unpack_hu(data) == -600).all()
-
-
-def test_the_page_of_a_full_phantom_with_two_masks_is_under_8_mb(tmp_path):
-    path = SliceViewer(make_phantom(grade=4, seed=2), "truth").to_html(tmp_path / "page.html")
-    assert path.stat().st_size < 8e6
-
-
-def test_the_page_shows_probabilities_and_escapes_every_name(tmp_path):
-    evil = "</script><script>alert(1)</script>"
-    scan = Scan(np.zeros((2, 8, 8), np.int16), (1, 1, 1), name=evil)
-    text = scan_page(
-        scan, tmp_path / "p.html", {evil: scan.hu > 0}, probabilities=np.array([0.1, 0.6, 0.2, 0.1]), notes=[evil]
-    ).read_text(encoding="utf-8")
-    assert "alert(1)</script>" not in text
-    assert text.count("</script>") == 2
-    assert "Predicted: moderate" in text and "60%" in text
-    with pytest.raises(ChoiceError, match="four shares"):
-        scan_page(scan, tmp_path / "p.html", probabilities=[0.5, 0.5])
-
-
-def test_a_page_that_cannot_be_written_says_so(scan, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ScanError, match="cannot be written"):
-        scan_page(scan, tmp_path / "file" / "page.html")
-
-
-def test_a_prediction_viewer_writes_the_page_of_its_scan(predictions, tmp_path):
-    text = predictions.to_html(tmp_path / "p.html").read_text(encoding="utf-8")
-    assert "scan-0" in text and "Predicted: mild" in text
-    data = page_data(tmp_path / "p.html")
-    assert data["marks"] == [2, 8, 13] and data["heat"]["slices"] == [2, 8, 13]

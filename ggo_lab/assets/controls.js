@@ -18,9 +18,20 @@ function radios(group, names, choose) {
   });
 }
 
+// What each curve says of a slice, behind a dash in its colour.
+function sayCurves(curves, index) {
+  return curves.filter(({ values }) => values[index] !== null).flatMap(({ name, color, values }) => {
+    const dash = Object.assign(document.createElement("span"), { textContent: "▬ ", ariaHidden: "true" });
+    dash.style.color = color;
+    const value = values[index];
+    const text = name === "lesions" ? `lesions fill ${Math.round(value * 100)}% of the lung in this slice` : `${name} ${Number(value.toPrecision(3))}`;
+    return [dash, `${text}  `];
+  });
+}
+
 function start(scan) {
   const picture = new Picture(element("picture"), scan);
-  const curve = scan.curve ? new Curve(element("curve"), scan.curve.values, scan.marks, scan.curve.color) : null;
+  const curve = scan.curves.length || scan.marks.length ? new Curve(element("curve"), scan) : null;
   const names = [...scan.masks.map(({ name }) => name), ...(scan.heat ? ["heat"] : [])];
   const middle = scan.shape.map((n) => n >> 1);
   const kept = { axial: scan.start.index, coronal: middle[1], sagittal: middle[2] };
@@ -99,10 +110,9 @@ function start(scan) {
     const axis = PLANES.indexOf(state.plane);
     const text = `${state.plane} ${state.index} of 0–${last} · ${(state.index * scan.spacing[axis]).toFixed(0)} mm ${FROM[state.plane]}`;
     const axialCurve = curve && state.plane === "axial";
-    const share = axialCurve ? curve.values[state.index] : null;
     element("curve").hidden = !axialCurve;
     if (axialCurve) curve.draw(state.index);
-    element("share").textContent = share === null ? "" : `Lesions fill ${Math.round(share * 100)}% of the lung in this slice.`;
+    element("share").replaceChildren(...(axialCurve ? sayCurves(scan.curves, state.index) : []));
     element("caption").textContent = text;
     slider.setAttribute("aria-valuetext", text);
     planes.forEach((input) => { input.checked = input.value === state.plane; });

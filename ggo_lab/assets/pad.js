@@ -8,7 +8,7 @@ if (!this.ready) {
   const picture = stage.querySelector("img");
   const wire = stage.querySelector(".ggo-wire input");
   const tell = (change) => {
-    const told = wire.value ? JSON.parse(wire.value) : { steps: 0, zooms: 0, keys: "", gesture: null };
+    const told = wire.value ? JSON.parse(wire.value) : { steps: 0, zooms: 0, keys: "", gesture: null, hover: null };
     change(told);
     wire.value = JSON.stringify(told);
     wire.dispatchEvent(new Event("input", { bubbles: true }));
@@ -44,7 +44,7 @@ if (!this.ready) {
     else if (steps[key]) step(steps[key]);
     else if (key === "+" || key === "=") zoom(1);
     else if (key === "-") zoom(-1);
-    else if (signs[key] || "acsop01234".includes(key)) tell((told) => { told.keys += signs[key] ?? key; });
+    else if (signs[key] || "acsop01234 ".includes(key)) tell((told) => { told.keys += signs[key] ?? key; });
     else return;
     taken(event);
   };
@@ -54,7 +54,10 @@ if (!this.ready) {
     told(event, "down");
   };
   pad.onpointermove = (event) => {
-    if (!start) return;
+    if (!start) {
+      tell((all) => { all.hover = share(event); });
+      return;
+    }
     start.moved ||= Math.hypot(event.clientX - start.x, event.clientY - start.y) > 4;
     if (start.moved) told(event, "drag");
   };
@@ -62,6 +65,7 @@ if (!this.ready) {
     if (start && !start.moved) told(event, "click");
     start = null;
   };
+  pad.onpointerleave = () => tell((all) => { all.hover = null; });
   pad.onpointercancel = () => { start = null; };
   function told(event, kind) {
     const { name, at } = start;

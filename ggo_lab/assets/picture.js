@@ -161,41 +161,45 @@ function heatColors([cold, hot]) {
   return colors;
 }
 
-// A value per axial slice under the picture; a click jumps there.
+// Values per axial slice under the picture; a click jumps there. All curves have one scale, from 0 to the highest value.
 class Curve {
-  constructor(canvas, values, marks, color) {
-    Object.assign(this, { canvas, values, marks, color });
+  constructor(canvas, { curves, marks, shape }) {
+    Object.assign(this, { canvas, curves, marks, last: shape[0] - 1 });
+    this.top = Math.max(1e-9, ...curves.flatMap(({ values }) => values.map((value) => value ?? 0)));
   }
 
   x(index) {
     const margin = 8 * devicePixelRatio;
-    return margin + (index * (this.canvas.width - 2 * margin)) / Math.max(1, this.values.length - 1);
+    return margin + (index * (this.canvas.width - 2 * margin)) / Math.max(1, this.last);
   }
 
   indexAt(x) {
-    const share = (x - this.x(0)) / (this.x(this.values.length - 1) - this.x(0) || 1);
-    return Math.min(this.values.length - 1, Math.max(0, Math.round(share * (this.values.length - 1))));
+    const share = (x - this.x(0)) / (this.x(this.last) - this.x(0) || 1);
+    return Math.min(this.last, Math.max(0, Math.round(share * this.last)));
   }
 
   draw(index) {
-    const { canvas, values } = this;
+    const { canvas } = this;
     const context = canvas.getContext("2d");
     const unit = devicePixelRatio;
     const [floor, room] = [canvas.height - 3 * unit, canvas.height - 13 * unit];
-    const top = Math.max(...values.map((value) => value ?? 0), 1e-9);
     context.clearRect(0, 0, canvas.width, canvas.height);
-    const line = new Path2D();
-    values.forEach((value, z) => line.lineTo(this.x(z), floor - (room * (value ?? 0)) / top));
-    const area = new Path2D(line);
-    area.lineTo(this.x(values.length - 1), floor);
-    area.lineTo(this.x(0), floor);
-    context.globalAlpha = 0.3;
-    context.fillStyle = this.color;
-    context.fill(area);
-    context.globalAlpha = 1;
-    context.strokeStyle = this.color;
-    context.lineWidth = 1.5 * unit;
-    context.stroke(line);
+    for (const { values, color } of this.curves) {
+      const line = new Path2D();
+      values.forEach((value, z) => line.lineTo(this.x(z), floor - (room * Math.max(0, value ?? 0)) / this.top));
+      if (this.curves.length === 1) {
+        const area = new Path2D(line);
+        area.lineTo(this.x(this.last), floor);
+        area.lineTo(this.x(0), floor);
+        context.globalAlpha = 0.3;
+        context.fillStyle = color;
+        context.fill(area);
+        context.globalAlpha = 1;
+      }
+      context.strokeStyle = color;
+      context.lineWidth = 1.5 * unit;
+      context.stroke(line);
+    }
     context.fillStyle = "#ebebeb";
     for (const z of this.marks) {
       const x = this.x(z);

@@ -4,6 +4,7 @@ import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from ggo_lab.evaluation import measures
 from ggo_lab.evaluation.intervals import Interval, bootstrap_weights, imagined_scans, percentile_interval, wilson
 from ggo_lab.evaluation.predictions import Predictions
 from ggo_lab.grades import GRADE_NAMES, Grade
+from ggo_lab.webpage import write_webpage
 
 _FEW = 10  # scans; below this a grade's own scores are called out in words
 
@@ -77,6 +79,12 @@ class Report:
         tables = [as_markdown(self._scores_as_text()), as_markdown(self._grades_as_text()), as_markdown(self.confusion)]
         cautions = "\n".join(f"- {caution}" for caution in self.cautions)
         return "\n\n".join([f"**{self._headline()}**", *tables, _CONFUSION_SAID, cautions]) + "\n"
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the report as one HTML file without scripts or network: scores, their intervals, and a reading."""
+        from ggo_lab.evaluation.report_page import report_html  # only who writes a page needs it
+
+        return write_webpage(path, report_html(self))
 
     @property
     def _patients(self) -> int:

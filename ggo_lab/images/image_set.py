@@ -87,9 +87,13 @@ class ImageSet:
         return f"ImageSet of {len(self)} images of {shape} ({splits or 'no splits'}){out}"
 
 
-def image_set_of(scan: Scan, recipe: Recipe) -> ImageSet:
-    """Make an ImageSet of one scan, to predict on it; its grade is that of its truth, or unknown."""
-    lungs = segment_lungs(scan) if recipe.needs_lungs else None
+def image_set_of(scan: Scan, recipe: Recipe, lungs: np.ndarray | None = None) -> ImageSet:
+    """Make an ImageSet of one scan, to predict on it; its grade is that of its truth, or unknown.
+
+    Args:
+        lungs: bool (Z, Y, X), found here if the recipe needs them and they are not given.
+    """
+    lungs = segment_lungs(scan) if recipe.needs_lungs and lungs is None else lungs
     slices = choose_slices(scan, recipe, lungs)
     grade = None if scan.truth is None else scan.truth.grade
     table = pd.DataFrame(

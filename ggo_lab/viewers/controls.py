@@ -6,10 +6,12 @@ import ipywidgets as widgets
 
 from ggo_lab.rendering import PLANES
 from ggo_lab.scan import WINDOWS, Scan
+from ggo_lab.viewers.look import MOST_ZOOM
 from ggo_lab.viewers.pad import Pad
 
 _SIDE_WIDTH = "290px"
-MOST_ZOOM = 12.0
+# ipywidgets 7.7 keeps it under a name of its own.
+_PLAYING = "playing" if widgets.Play.class_traits().get("playing") else "_playing"
 KEYS = {
     "wheel, ↑ ↓": "next slice",
     "Page ↑ ↓": "five slices",
@@ -17,9 +19,10 @@ KEYS = {
     "A C S": "plane",
     "1 2 3 4": "window",
     "O": "overlays on and off",
+    "space": "play, pause",
     "+ − 0": "zoom (also Ctrl + wheel)",
-    "click": "read the HU there",
-    "P, Shift + arrows": "read the HU in the middle; move",
+    "click": "keep reading the HU there",
+    "P, Shift + arrows": "the same from the middle; move",
     "drag": "scroll; when zoomed, move",
 }
 
@@ -46,6 +49,8 @@ class Controls:
             description="slice", layout=widgets.Layout(width="108px"), style={"description_width": "34px"}
         )
         self.caption = widgets.HTML()
+        # Apart from the caption, which screen readers speak: what lies under the mouse is for those who see it.
+        self.pointed = widgets.HTML(layout=widgets.Layout(min_height="28px"))
         self.presets = widgets.ToggleButtons(
             options=list(WINDOWS), value=None, style={"button_width": "auto"}, layout=widgets.Layout(width="auto")
         )
@@ -60,11 +65,25 @@ class Controls:
         self._title = widgets.HTML(_title(scan))
         self._colors, self._outlined, self._size = colors, outlined, size
 
+    def play_or_pause(self) -> None:
+        """Start to run through the slices, or stop."""
+        setattr(self.play, _PLAYING, not getattr(self.play, _PLAYING))
+
+    def say(self, place: str, curves: dict[str, str], probe: str) -> None:
+        """Write the caption: the slice, what each curve (by its colour) says of it, and what the probe reads."""
+        said = " · ".join(
+            f'<span aria-hidden="true" style="color:{color}">▬</span> {html.escape(text)}'
+            for color, text in curves.items()
+            if text
+        )
+        lines = "<br>".join(line for line in (html.escape(place), said, html.escape(probe)) if line)
+        self.caption.value = f'<div role="status" style="line-height:1.4">{lines}</div>'
+
     def arranged(self, pad: Pad) -> tuple[widgets.Widget, ...]:
         """The children of the viewer: a title, then the picture with what moves it beside the rest."""
         moving = widgets.HBox([self.play, self.number], layout=widgets.Layout(align_items="center", grid_gap="8px"))
         picture = widgets.VBox(
-            [self.planes, pad.box, self.slider, moving, self.caption],
+            [self.planes, pad.box, self.slider, moving, self.caption, self.pointed],
             layout=widgets.Layout(width=f"{self._size + 4}px", max_width="100%"),
         )
         side = [_heading("window"), self.presets, self.level, self.width, self.zoom]

@@ -2,9 +2,8 @@
 
 import html
 import json
-from collections.abc import Callable
 from importlib import resources
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import ipywidgets as widgets
 
@@ -14,6 +13,7 @@ _STYLE = """<style>
 .ggo-pad { cursor: crosshair; touch-action: none; }
 .ggo-pad:focus-visible { outline: 3px solid #2e8fd6; outline-offset: -3px; }
 </style>"""
+_NOTHING = {"steps": 0, "zooms": 0, "keys": "", "gesture": None, "hover": None}
 
 
 class Gesture(NamedTuple):
@@ -23,6 +23,16 @@ class Gesture(NamedTuple):
     kind: str  # "down", "drag" or "click"
     start: tuple[float, float]
     end: tuple[float, float]
+
+
+class Hands(Protocol):
+    """What a Pad calls."""
+
+    def step(self, slices: int) -> None: ...  # to go up
+    def zoom(self, steps: int) -> None: ...  # to go in
+    def press(self, keys: str) -> None: ...  # the characters typed; pad.js has the list
+    def touch(self, gesture: Gesture) -> None: ...
+    def hover(self, place: tuple[float, float] | None) -> None: ...  # shares of width and height; None: it left
 
 
 class Pad:
@@ -35,22 +45,13 @@ class Pad:
     Args:
         image: the picture.
         label: what screen readers say of it.
-        steps, zooms, keys, gesture: called with the slices to go, the zoom steps, the characters typed (pad.js has
-            the list), and clicks and drags.
+        hands: called with what is done.
     Attributes:
         box: the widget to show.
     """
 
-    def __init__(
-        self,
-        image: widgets.Image,
-        label: str,
-        steps: Callable[[int], None],
-        zooms: Callable[[int], None],
-        keys: Callable[[str], None],
-        gesture: Callable[[Gesture], None],
-    ):
-        self._steps, self._zooms, self._keys, self._gesture = steps, zooms, keys, gesture
+    def __init__(self, image: widgets.Image, label: str, hands: Hands):
+        self._hands = hands
         self.wire = widgets.Text(layout=widgets.Layout(display="none"))
         self.wire.add_class("ggo-wire")
         self.wire.observe(self._told, "value")
@@ -68,13 +69,15 @@ class Pad:
 
     def _told(self, change) -> None:
         new = json.loads(change.new)
-        old = json.loads(change.old) if change.old else {"steps": 0, "zooms": 0, "keys": "", "gesture": None}
+        old = json.loads(change.old) if change.old else _NOTHING
         if new["steps"] != old["steps"]:
-            self._steps(new["steps"] - old["steps"])
+            self._hands.step(new["steps"] - old["steps"])
         if new["zooms"] != old["zooms"]:
-            self._zooms(new["zooms"] - old["zooms"])
+            self._hands.zoom(new["zooms"] - old["zooms"])
         if new["keys"] != old["keys"]:
-            self._keys(new["keys"][len(old["keys"]) :])
+            self._hands.press(new["keys"][len(old["keys"]) :])
         if new["gesture"] != old["gesture"]:
             told = new["gesture"]
-            self._gesture(Gesture(told["name"], told["kind"], tuple(told["from"]), tuple(told["to"])))
+            self._hands.touch(Gesture(told["name"], told["kind"], tuple(told["from"]), tuple(told["to"])))
+        if new["hover"] != old["hover"]:
+            self._hands.hover(new["hover"] and tuple(new["hover"]))
