@@ -95,6 +95,7 @@ def _history(so_far: Progress, run: Run, interrupted: bool) -> History:
         device=device_name(run.device),
         images_at_once=run.memory.images_at_once,
         views=run.views,
+        tried=run.tried,
     )
 
 
