@@ -2,8 +2,11 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -71,6 +74,39 @@ def test_workers_share_the_runs(tmp_path, trained):
     for worker in workers:
         worker.join()
     assert sorted(trained) == list(range(12)) and len(sweep_table(tmp_path)) == 12
+
+
+# Forked from a fresh Python, which has no threads yet: importing torch takes longer than all the runs.
+WORK = """
+import os, sys
+from pathlib import Path
+from test_sweeps import *
+
+def build(name, extent, weights, seed):
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{seed} {os.getpid()}\\n")
+    return tiny(seed)
+
+room.build_backbone = build
+for worker in range(3):
+    if os.fork() == 0:
+        run(Path(sys.argv[1]), {"seed": list(range(12))})
+        os._exit(0)
+sys.exit(any(os.wait()[1] for _ in range(3)))
+"""
+
+
+def test_three_processes_share_a_grid_without_doing_a_run_twice(tmp_path):
+    tests = Path(__file__).parent
+    places = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", WORK, tmp_path / "grid", tmp_path / "log"], env=places, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    done = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(int(seed) for seed, _ in done) == list(range(12)), "each once"
+    assert len({worker for _, worker in done}) == 3, "by all three"
+    assert sorted(sweep_table(tmp_path / "grid")["seed"]) == list(range(12))
 
 
 def claims(tmp_path, monkeypatch):
@@ -153,9 +189,10 @@ def test_a_dask_cluster_drives_it(tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs dask[distributed]")
     import joblib
 
+    axes = {**AXES, "backbone": ["squeezenet1_0"], "extent": ["scratch"]}  # in their processes nothing is replaced
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         distributed.Client(cluster),
         joblib.parallel_config("dask"),
     ):
-        assert len(run(tmp_path, jobs=2)) == 4
+        assert run(tmp_path, axes, jobs=2)["validation_macro_f1"].notna().sum() == 4

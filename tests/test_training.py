@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import struct
 import warnings
 
@@ -26,6 +27,7 @@ from ggo_lab.training import (
     train_epoch,
     training_batches,
 )
+from ggo_lab.training.devices import place
 from ggo_lab.training.memory import Memory
 
 
@@ -225,8 +227,9 @@ def test_the_global_random_state_is_left_as_it_was():
 def test_probing_does_not_touch_the_model_and_times_every_setting():
     model = tiny(dropout=0.5).train()
     before, images, targets = copied(model), *tensors(TRAIN)
-    seconds = speed._probe(model, images[:8], targets[:8], config(), Memory())
-    assert len(seconds) == 4 and all(0 < s < 5 for s in seconds.values())
+    kinds = (Speed(True, True), Speed(False, True), PLAIN)
+    seconds = speed._probe(model, images[:8], targets[:8], config(), Memory(), kinds)
+    assert set(seconds) == set(kinds) and all(0 < s < 5 for s in seconds.values())
     assert same(model.state_dict(), before) and all(p.grad is None for p in model.parameters())
 
 
@@ -242,12 +245,15 @@ def test_the_fastest_setting_is_taken_and_remembered(monkeypatch):
     one, first = quick(speed="auto", max_epochs=20)
     two, second = quick(speed="auto", max_epochs=20)
     assert first.speed == second.speed == best and len(probes) == 1
+    assert first.tried == second.tried == {best: 1.0, PLAIN: 2.0} and next(iter(first.tried)) == best
     assert same(one.state_dict(), two.state_dict())
     quick(speed="auto", max_epochs=20, batch_size=4)
     assert len(probes) == 2, "other batches are another question"
 
 
-@pytest.mark.parametrize("damaged", ["", "{}", '{"fastest": 3}', '{"fastest": [true]}', "\x00\x01"])
+@pytest.mark.parametrize(
+    "damaged", ["", "{}", '{"tried": 3}', '{"tried": []}', '{"tried": [{"bf16": true}]}', "\x00\x01"]
+)
 def test_a_damaged_memory_is_made_again(own_cache, monkeypatch, damaged):
     quick(speed="auto", max_epochs=20)
     (file,) = (own_cache / "speed").iterdir()
@@ -255,7 +261,7 @@ def test_a_damaged_memory_is_made_again(own_cache, monkeypatch, damaged):
     best = Speed(bf16=True)
     monkeypatch.setattr("ggo_lab.training.speed._probe", lambda *_: {PLAIN: 2.0, best: 1.0})
     assert quick(speed="auto", max_epochs=20)[1].speed == best
-    assert json.loads(file.read_text(encoding="utf-8"))["fastest"] == [False, True]
+    assert json.loads(file.read_text(encoding="utf-8"))["tried"][0]["bf16"]
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning_only(tmp_path, monkeypatch):
@@ -263,6 +269,64 @@ def test_a_cache_that_cannot_be_written_is_a_warning_only(tmp_path, monkeypatch)
     monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="cannot be remembered"):
         quick(speed="auto", max_epochs=20)
+
+
+def test_only_long_runs_wait_for_a_compiler(monkeypatch):
+    def probe(*given):
+        return {kind: 0.5 if kind.compile else 1.0 for kind in given[-1]}
+
+    monkeypatch.setattr("ggo_lab.training.speed._probe", probe)
+    images, targets = tensors(TRAIN)
+    for epochs, compiles in ((240, False), (241, True)):  # of five steps of a second: 20 minutes, and more
+        chosen, tried = speed.choose_speed(tiny(), images, targets, config(max_epochs=epochs, speed="auto"), Memory())
+        assert chosen.compile == compiles and len(tried) == 4 + compiles
+
+
+def test_where_nothing_can_be_compiled_the_probe_goes_on_and_a_choice_says_so(monkeypatch):
+    def no_compiler(*_, **__):
+        raise torch._dynamo.exc.TorchDynamoException("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: no_compiler)
+    images, targets = tensors(TRAIN)
+    found = speed._probe(tiny(), images, targets, config(), Memory(), (PLAIN, Speed(compile=True)))
+    assert found[Speed(compile=True)] == math.inf and found[PLAIN] < 5
+    with pytest.raises(gl.ModelError, match="cannot compile resnet18 here"):
+        quick(speed=Speed(compile=True))
+
+
+def test_compiled_steps_learn_what_others_learn():
+    if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang")):
+        pytest.skip("no C++ compiler")
+    one, plain = quick(optimizer="sgd")
+    two, compiled = quick(optimizer="sgd", speed=Speed(compile=True))
+    assert compiled.speed.compile and set(one.state_dict()) == set(two.state_dict())
+    pd.testing.assert_frame_equal(curves(plain), curves(compiled), rtol=1e-3)
+
+
+# ---- images that stay on disk ---------------------------------------------------------------------------------
+
+
+def mapped(images, path, mode):
+    images.pixels.tofile(path)
+    return dataclasses.replace(images, pixels=np.memmap(path, np.uint8, mode, shape=images.pixels.shape))
+
+
+@pytest.mark.parametrize("mode", ["r", "c"])
+def test_a_memory_map_is_read_in_place(tmp_path, mode):
+    images = mapped(TRAIN, tmp_path / "pixels", mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels, _ = place(images, torch.device("cpu"))
+    assert pixels.data_ptr() == images.pixels.ctypes.data
+    one, two = quick(train=images)[0], quick()[0]
+    assert same(one.state_dict(), two.state_dict())
+
+
+def test_images_too_many_for_the_gpu_stay_in_the_memory_map(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * TRAIN.pixels.nbytes - 1, 0))
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: tensor if tensor.dtype == torch.int64 else "moved")
+    assert place(TRAIN, torch.device("cuda"))[0].device.type == "cpu"
+    assert place(VALIDATION, torch.device("cuda"))[0] == "moved"
 
 
 def test_short_runs_are_not_probed(monkeypatch, own_cache):

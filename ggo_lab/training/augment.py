@@ -1,4 +1,7 @@
-"""Augmentation on the device: every image is turned, resized and brightened by amounts of its own."""
+"""Augmentation on the device: every image is mirrored, turned, resized and brightened by amounts of its own.
+
+Written out, because the random transforms of torchvision draw one amount for a whole batch.
+"""
 
 import math
 
@@ -12,6 +15,19 @@ from ggo_lab.training.config import TrainConfig
 def augments(config: TrainConfig) -> bool:
     """Whether anything but mirroring is asked for."""
     return bool(config.rotate or config.scale or config.intensity)
+
+
+def alter(images: Tensor, config: TrainConfig, draws: torch.Generator) -> Tensor:
+    """Mirror half of the images, left to right, and alter them further, as the settings say.
+
+    Args:
+        images, draws: as in augment.
+    Returns: same shape and range; uint8 stays uint8 where images are at most mirrored.
+    """
+    mirrored = (torch.rand(len(images), generator=draws) < 0.5).to(images.device)
+    if config.flip:
+        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    return augment(images, config, draws) if augments(config) else images
 
 
 def augment(images: Tensor, config: TrainConfig, draws: torch.Generator) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ggo_lab.grades import Grade
-from ggo_lab.training.augment import augment, augments
+from ggo_lab.training.augment import alter
 from ggo_lab.training.config import TrainConfig
+from ggo_lab.training.devices import bring
 from ggo_lab.training.ranks import rank_and_size
 
 
@@ -20,18 +21,12 @@ def training_batches(
     of a single image joins its neighbour: BatchNorm cannot learn from one.
 
     Args:
-        images: uint8 (N, 3, H, W). targets: int64 (N,).
+        images: uint8 (N, 3, H, W), on the device or still in the memory map. targets: int64 (N,), on the device.
         draws: generator of all that is random here, on the CPU, so that every device sees the same.
     """
     for rows in batch_rows(targets, config, draws):
-        mirrored = torch.rand(len(rows), generator=draws) < 0.5
-        rows, mirrored = rows.to(images.device), mirrored.to(images.device)
-        batch = images[rows]
-        if config.flip:
-            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
-        if augments(config):
-            batch = augment(batch, config, draws)
-        yield batch, targets[rows]
+        batch = bring(images[rows.to(images.device)], targets.device)
+        yield alter(batch, config, draws), targets[rows.to(targets.device)]
 
 
 def batch_rows(targets: Tensor, config: TrainConfig, draws: torch.Generator) -> list[Tensor]:

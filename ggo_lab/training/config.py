@@ -15,6 +15,7 @@ class Speed(NamedTuple):
 
     channels_last: bool = False  # pixels of all channels side by side, which many convolutions read faster
     bf16: bool = False  # 16-bit arithmetic where it is safe (autocast) while learning; weights stay 32-bit
+    compile: bool = False  # torch.compile: layers fused into kernels made for this network, which takes a minute or so
 
 
 PLAIN = Speed()

@@ -1,13 +1,17 @@
 """Where the numbers live, and the one place where global generators are seeded, for a while."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ggo_lab.errors import ChoiceError
 from ggo_lab.images import ImageSet
+
+_SHARE_OF_FREE = 0.5  # of a GPU's free memory that a split may fill; the rest is for the network and its activations
 
 
 def choose_device(choice: str) -> torch.device:
@@ -26,10 +30,31 @@ def device_name(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
-def on_device(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Move a whole split to the device once, as uint8: 600 scans at 224 x 224 are 90 MB."""
-    pixels = torch.from_numpy(images.pixels.copy())
-    return pixels.to(device), torch.from_numpy(images.indices).to(device)
+def place(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Put a split where its batches are taken from: the device itself, or, where that is too small, the file on disk.
+
+    A whole cohort is small: 600 scans at 224 x 224 are 90 MB, and moved to a GPU once. On the CPU nothing is copied:
+    the operating system reads the pages of the memory map as they are needed, and forgets them where memory is short.
+
+    Returns: pixels uint8 (N, C, H, W), on the device or still in the memory map, and targets int64 (N,) on the device.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing here writes
+        pixels = torch.from_numpy(np.ascontiguousarray(images.pixels))
+    if device.type != "cuda" or pixels.nbytes <= _SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0]:
+        pixels = pixels.to(device)
+    return pixels, torch.from_numpy(images.indices).to(device)
+
+
+def bring(batch: Tensor, device: torch.device) -> Tensor:
+    """Bring a batch to the device, if it is not there yet.
+
+    To a GPU it goes through pinned memory, which the GPU reads by itself: the program goes on to gather the next batch
+    while this one travels and is learnt from.
+    """
+    if batch.device == device or device.type != "cuda":
+        return batch.to(device)
+    return batch.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What happened in a training run, epoch by epoch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -21,6 +21,8 @@ class History:
         ended: "early" (no better loss for `patience` epochs), "max_epochs" or "interrupted".
         config: the settings.
         speed: the speed settings used.
+        tried: seconds per step of each setting that was tried on this machine to choose them, fastest first (inf: it
+            cannot be used here); empty where none was.
         device: where it ran.
         images_at_once: how many went through the network at once where its memory did not hold a batch; else None.
         views: of each image, for which the outputs of frozen layers were computed once; 0 where every step computed
@@ -35,6 +37,7 @@ class History:
     device: str
     images_at_once: int | None = None
     views: int = 0
+    tried: dict[Speed, float] = field(default_factory=dict)
 
     @property
     def stopped_early(self) -> bool:

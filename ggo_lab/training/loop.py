@@ -56,6 +56,7 @@ def fit(
                 start = time.perf_counter()
                 if epoch in config.unfreeze_at:
                     run.unfreeze()
+                # Learn from every image once, then judge on images that nothing is learnt from.
                 train_loss, train_accuracy = train_epoch(
                     run.learner, run.batches(), run.optimizer, run.speed, epoch, run.memory, run.class_weights
                 )
@@ -63,10 +64,12 @@ def fit(
                 if not math.isfinite(loss):
                     raise diverged(f"The validation loss is {loss} after epoch {epoch}", model, run.optimizer)
                 so_far.rows.append((epoch, train_loss, train_accuracy, loss, accuracy, time.perf_counter() - start))
+                # Keep the best state: by accuracy, of equal ones that with the lower loss.
                 if (accuracy, -loss) > so_far.best:
                     # A copy: the tensors of the state are the model's own, and go on changing.
                     so_far.best, so_far.best_epoch = (accuracy, -loss), epoch
                     so_far.best_state = deepcopy(changing_state(model, config))
+                # Count the epochs without a better loss, by which the first lines above stop early.
                 if loss < so_far.least_loss - config.min_delta:
                     so_far.least_loss, so_far.epochs_without_better = loss, 0
                 else:
@@ -95,6 +98,7 @@ def _history(so_far: Progress, run: Run, interrupted: bool) -> History:
         device=device_name(run.device),
         images_at_once=run.memory.images_at_once,
         views=run.views,
+        tried=run.tried,
     )
 
 

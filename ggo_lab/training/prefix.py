@@ -1,7 +1,7 @@
 """The frozen prefix: layers that do not learn give the same outputs in every epoch, so they are computed once."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,11 +12,12 @@ from tqdm.auto import tqdm
 
 from ggo_lab.backbones import Backbone
 from ggo_lab.backbones.sequence import GruGrader, SliceReader
-from ggo_lab.training.augment import augment, augments
+from ggo_lab.training.augment import alter, augments
 from ggo_lab.training.batches import batch_rows
 from ggo_lab.training.config import Speed, TrainConfig
+from ggo_lab.training.devices import bring
 from ggo_lab.training.ranks import rank_and_size
-from ggo_lab.training.speed import fastest
+from ggo_lab.training.speed import try_once
 
 # More would be slow to keep, or would push out what else lives there. ResNet-152's features, 72 scans, two views:
 # 1.2 MB for "head", 116 MB for "last_block".
@@ -138,7 +139,8 @@ def compute_frozen_once(
     otherwise. Where they are altered in other ways too, `config.views` views of each are drawn.
 
     Args:
-        images, unseen: uint8 (N, C, H, W) of the train and the validation split, on the model's device.
+        images, unseen: uint8 (N, C, H, W) of the train and the validation split, on the model's device or still in
+            the memory map.
     Returns: None where every step must compute the frozen layers: none are in front, or their outputs would take more
         than 2 GiB.
     """
@@ -147,29 +149,29 @@ def compute_frozen_once(
         return None
     prefix, rest = parts
     model.eval().to(memory_format=torch.channels_last)  # for these layers alone it is the faster format
-    count = config.views if augments(config) else 2 if config.flip else 1
+    device, alterations = next(model.parameters()).device, _alterations(config)
     with torch.no_grad():
-        each = prefix(model.normalise(images[:1])).nbytes
-        if each * (count * len(images) + len(unseen)) > _MOST_BYTES:
+        shape = prefix(model.normalise(bring(images[:1], device))).shape[1:]
+        if 4 * shape.numel() * (len(alterations) * len(images) + len(unseen)) > _MOST_BYTES:
             return None
-        bf16 = _bf16_pays(model, prefix, images, count, config)
-        draws = torch.Generator().manual_seed(config.seed)
-        with tqdm(total=count + 1, desc="frozen layers", delay=2, leave=False, disable=not progress) as bar:
-            views = []
-            for view in _views(images, count, config, draws):
-                views.append(_outputs(model, prefix, view, bf16))
-                bar.update()
-            # As `score` does: in 32 bits, so that `predict` finds the same numbers.
-            return FrozenOnce(rest, torch.stack(views), _outputs(model, prefix, unseen, bf16=False))
+        bf16 = _bf16_pays(model, prefix, images, len(alterations), config)
+        views = torch.empty(len(alterations), len(images), *shape, device=device)
+        judged = torch.empty(len(unseen), *shape, device=device)
+        work = [(images, alter, view, bf16) for alter, view in zip(alterations, views, strict=True)]
+        # As `score` does: in 32 bits, so that `predict` finds the same numbers.
+        work.append((unseen, _as_it_is, judged, False))
+        for pixels, alter_view, features, low in tqdm(
+            work, desc="frozen layers", delay=2, leave=False, disable=not progress
+        ):
+            for batch, place in zip(pixels.split(_BATCH), features.split(_BATCH), strict=True):
+                place.copy_(_features(model, prefix, alter_view(bring(batch, device)), low))
+    return FrozenOnce(rest, views, judged)
 
 
-def _outputs(model: Backbone, prefix: nn.Module, images: Tensor, bf16: bool) -> Tensor:
-    parts = []
-    for batch in images.split(_BATCH):
-        given = model.normalise(batch)  # weights that are channels_last suffice for all to be
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            parts.append(prefix(given).float())
-    return torch.cat(parts)
+def _features(model: Backbone, prefix: nn.Module, images: Tensor, bf16: bool) -> Tensor:
+    given = model.normalise(images)  # weights that are channels_last suffice for all to be
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+        return prefix(given)
 
 
 def _bf16_pays(model: Backbone, prefix: nn.Module, images: Tensor, count: int, config: TrainConfig) -> bool:
@@ -178,6 +180,7 @@ def _bf16_pays(model: Backbone, prefix: nn.Module, images: Tensor, count: int, c
         return config.speed.bf16
     if config.speed == "plain" or count * len(images) < _IMAGES_WORTH_A_PROBE or rank_and_size()[1] > 1:
         return False
+    few = bring(images[:4], next(model.parameters()).device)
 
     def probe() -> dict[Speed, float]:
         seconds = {}
@@ -185,22 +188,25 @@ def _bf16_pays(model: Backbone, prefix: nn.Module, images: Tensor, count: int, c
             taken = []
             for _ in range(2):  # the first sets things up
                 start = time.perf_counter()
-                _outputs(model, prefix, images[:4], speed.bf16).sum().item()
+                _features(model, prefix, few, speed.bf16).sum().item()
                 taken.append(time.perf_counter() - start)
             seconds[speed] = min(taken)
         return seconds
 
-    return fastest(["frozen", model.name, model.extent], list(images.shape[1:]), images.device, probe).bf16
+    tried = try_once(["frozen", model.name, model.extent], list(images.shape[1:]), few.device, probe)
+    return next(iter(tried)).bf16
 
 
-def _views(images: Tensor, count: int, config: TrainConfig, draws: torch.Generator) -> Iterator[Tensor]:
-    """Give each view of all images; where images are only mirrored, first the mirrored one (see feature_batches)."""
-    if not augments(config):
-        yield from ([images.flip(-1), images] if config.flip else [images])
-        return
-    for _ in range(count):
-        mirrored = (torch.rand(len(images), generator=draws) < 0.5).to(images.device) & config.flip
-        yield augment(torch.where(mirrored[:, None, None, None], images.flip(-1), images), config, draws)
+def _alterations(config: TrainConfig) -> list[Callable[[Tensor], Tensor]]:
+    """Give what turns a batch of images into each view; with mirroring alone, the mirrored one comes first."""
+    if augments(config):
+        draws = torch.Generator().manual_seed(config.seed)
+        return config.views * [lambda batch: alter(batch, config, draws)]
+    return [lambda batch: batch.flip(-1), _as_it_is] if config.flip else [_as_it_is]
+
+
+def _as_it_is(batch: Tensor) -> Tensor:
+    return batch
 
 
 def feature_batches(

@@ -1,8 +1,8 @@
 """Several processes that train one network: what `torchrun` starts, and what they tell each other.
 
 Every rank holds all images and draws the same batches; each takes its share of a batch, and DistributedDataParallel
-averages the gradients, so the steps are those of one process. What differs is BatchNorm while it learns, which sees a
-rank's share, not the batch (its running averages are the first rank's), and dropout, which every rank draws itself.
+averages the gradients, and BatchNorm its statistics, so the steps are those of one process. What differs is dropout,
+which every rank draws itself.
 """
 
 import os
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -66,6 +67,9 @@ class Shared(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model, self.name = model, model.name
+        for module in model.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = _BatchNormOfAll
         self.parallel = DistributedDataParallel(_Outputs(model))
 
     def outputs(self, images: Tensor) -> list[tuple[float, Tensor]]:
@@ -77,11 +81,8 @@ class Shared(nn.Module):
         return self.model(images)
 
     def train(self, mode: bool = True) -> "Shared":
-        """Switch the model; before it is judged, all ranks take over the first one's running averages."""
+        """Switch the model; it leaves frozen layers as they are."""
         self.model.train(mode)
-        if not mode:
-            for buffer in self.model.buffers():
-                distributed.broadcast(buffer, 0)
         return self
 
 
@@ -94,3 +95,24 @@ class _Outputs(nn.Module):
 
     def forward(self, images: Tensor) -> list[tuple[float, Tensor]]:
         return self.model.outputs(images)
+
+
+class _BatchNormOfAll(nn.BatchNorm2d):
+    """BatchNorm over the whole batch, of which each rank has a share; torch's SyncBatchNorm is for GPUs only."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Give normalised maps (B, C, H, W); while not learning, as BatchNorm2d does."""
+        if not self.training or rank_and_size()[1] == 1:
+            return super().forward(maps)
+        maps32 = maps.float()
+        share_of = maps32.new_tensor([maps.numel() / maps.shape[1]])
+        sums = all_reduce(torch.cat([maps32.sum((0, 2, 3)), share_of]))
+        count, mean = sums[-1], (sums[:-1] / sums[-1]).view(-1, 1, 1)
+        # Around the mean, in a second round: the difference of two large sums would lose digits.
+        variance = all_reduce((maps32 - mean).square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.flatten(), self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return ((maps32 - mean) * scale.view(-1, 1, 1) + self.bias.view(-1, 1, 1)).to(maps.dtype)

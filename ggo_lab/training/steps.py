@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from ggo_lab.backbones import Backbone
 from ggo_lab.errors import ModelError
 from ggo_lab.training.config import PLAIN, Speed, TrainConfig
+from ggo_lab.training.devices import bring
 from ggo_lab.training.memory import Memory
 from ggo_lab.training.ranks import rank_and_size, summed
 
@@ -75,18 +76,19 @@ def score(model: Backbone, images: Tensor, targets: Tensor) -> tuple[float, floa
     Always in 32-bit arithmetic, so that the state is chosen by the numbers that `predict` will find again.
 
     Args:
-        images: uint8 (N, 3, H, W). targets: int64 (N,), grade - 1. Both on the model's device.
+        images: uint8 (N, 3, H, W), on the model's device or still in the memory map.
+        targets: int64 (N,), grade - 1, on the model's device.
     """
     model.eval()
     loss_sum = right = 0.0
     # Each rank has some of the images, or, where there are fewer images than ranks, none.
     batches = zip(images.split(_SCORE_BATCH), targets.split(_SCORE_BATCH), strict=True) if len(images) else ()
     for batch, batch_targets in batches:
-        logits = model(batch)
+        logits = model(bring(batch, targets.device))
         loss_sum += cross_entropy(logits, batch_targets, reduction="sum").item()
         right += (logits.argmax(1) == batch_targets).sum().item()
     loss_sum, right, count = summed(
-        torch.tensor([loss_sum, right, len(images)], dtype=torch.float64, device=images.device)
+        torch.tensor([loss_sum, right, len(images)], dtype=torch.float64, device=targets.device)
     ).tolist()
     return loss_sum / count, right / count
 
