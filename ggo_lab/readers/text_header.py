@@ -104,7 +104,7 @@ def refuse_damaged(path: Path) -> Iterator[None]:
     """Turn what parsing and unpacking raise on damaged files into a ScanError."""
     try:
         yield
-    except (*PACKED_ERRORS, ValueError, KeyError, OverflowError) as error:
+    except (*PACKED_ERRORS, ValueError, LookupError, OverflowError) as error:
         raise ScanError(
             f"{path}: cannot be read as MetaImage or NRRD; the file is truncated, damaged or of another kind: copy, "
             "download or convert it again.",
