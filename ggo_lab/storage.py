@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -52,9 +53,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
             with os.fdopen(handle, "wb") as file:
                 write(file)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; these are for everybody, as open() does
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; these are as open() makes them
             os.replace(temporary, path)
         except BaseException:
             if temporary is not None:
@@ -62,12 +61,49 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             raise
 
 
-def sweep_unfinished(folder: Path) -> None:
-    """Delete what processes that were killed left half-written in a folder more than a day ago."""
-    for path in folder.glob(f"{_UNFINISHED}*"):
+def write_folder_whole(folder: Path, write: Callable[[Path], object]) -> None:
+    """Fill a new folder under a temporary name, then rename it, so that readers see all of it or nothing.
+
+    Args:
+        folder: does not exist yet; the folder around it is made if need be.
+        write: given the temporary folder, writes the files.
+    Raises:
+        GgoLabError: the folder cannot be written; nothing of it is left.
+    """
+    with writing_to(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_UNFINISHED))
+        try:
+            write(temporary)
+            temporary.chmod(0o777 & ~_umask())  # mkdtemp makes private folders; this is as mkdir() makes them
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a file or folder bears the temporary name of one that is being written, or was when its writer died."""
+    return path.name.startswith(_UNFINISHED)
+
+
+def sweep_unfinished(folder: Path, older_than_s: float = _ABANDONED_S) -> None:
+    """Delete what processes that were killed left half-written in a folder, at any depth.
+
+    Args:
+        older_than_s: spares what was begun since, in seconds: another process may be writing it.
+    """
+    for path in list(folder.rglob(f"{_UNFINISHED}*")):
         with suppress(OSError):  # another process may have swept it, or it may not be ours to delete
-            if path.stat().st_mtime < time.time() - _ABANDONED_S:
-                path.unlink()
+            if path.stat().st_mtime <= time.time() - older_than_s:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _umask() -> int:
+    """The permissions that this process withholds from new files; they can only be read by setting them."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 @cache

@@ -1,12 +1,16 @@
 """Cohorts written as public sets lay them out, and read back through the loaders."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import ggo_lab as gl
+from ggo_lab.readers import nifti
 
 N, SHAPE = 8, (8, 32, 32)
 
@@ -83,6 +87,59 @@ def test_an_interrupted_writing_goes_on_where_it_stopped(tmp_path, cohort, write
     assert bytes_of(tmp_path / "out") == bytes_of(clean)
     write(counted, tmp_path / "out", jobs=1, progress=False)
     assert len(opened) == 4 + N - 3, "a finished folder is left as it is"
+
+
+def kill_self(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def half_a_picture(picture, path, **_):
+    path.write_bytes(b"half")
+    kill_self()
+
+
+# What is patched in the process that dies, and so the moment at which it dies.
+MOMENTS = {
+    "while the mark gets its name": (os, "replace", kill_self),
+    "while a slice is written": (Image.Image, "save", half_a_picture),
+    "while a study is written": (nifti.Nifti1Image, "to_stream", kill_self),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that can copy a process")
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_moment_the_next_call_finishes_and_leaves_nothing_else(tmp_path, cohort, moment, monkeypatch):
+    write = gl.write_as_mosmed if "study" in moment else gl.write_as_cov19_ctdb
+    child = os.fork()
+    if child == 0:
+        try:
+            monkeypatch.setattr(*MOMENTS[moment])
+            write(cohort, tmp_path / "out", jobs=1, progress=False)
+        finally:
+            os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "the process outlived its moment: the test tests nothing"
+    assert list((tmp_path / "out").rglob(".unfinished-*")), "nor does it without something half-written"
+    write(cohort, tmp_path / "out", jobs=1, progress=False)
+    write(cohort, tmp_path / "clean", jobs=1, progress=False)
+
+    def content_of(root):
+        files = [path for path in root.rglob("*") if path.suffix != ".xlsx"]  # these bear the time of writing
+        return {path.relative_to(root): path.is_file() and path.read_bytes() for path in files}
+
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "clean")
+
+
+def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path, cohort, monkeypatch):
+    def no_space(picture, path, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", no_space)
+        with pytest.raises(gl.GgoLabError, match="No space left"):
+            gl.write_as_cov19_ctdb(cohort, tmp_path / "out", jobs=1, progress=False)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".json"]
+    assert len(gl.cov19_ctdb(gl.write_as_cov19_ctdb(cohort, tmp_path / "out", jobs=1, progress=False))) == 6
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path, cohort):

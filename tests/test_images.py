@@ -1,8 +1,12 @@
+import contextlib
 import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -266,8 +270,8 @@ def run_and_die(work, after_s=None):
 def test_killed_at_any_moment_it_resumes_with_the_same_bytes(own_cache, monkeypatch, tmp_path, moment):
     cohort = toy_cohort(12, lambda row: numbered(row))
     if moment == "at any time":
-        for after_ms in (5, 10, 20, 30, 40, 60):
-            run_and_die(lambda: prepared(cohort), after_ms / 1000)
+        killed = [run_and_die(lambda: prepared(cohort), after_ms / 1000) for after_ms in (1, 5, 10, 20, 30, 40, 60)]
+        assert killed[0], "the process was done before it could be killed: the test tests nothing"
     else:
 
         def work():
@@ -280,6 +284,37 @@ def test_killed_at_any_moment_it_resumes_with_the_same_bytes(own_cache, monkeypa
     monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "clean"))
     assert np.array_equal(resumed, prepared(cohort).pixels)
     assert stored == {p.name: p.read_bytes() for p in (tmp_path / "clean" / "images").glob("*.npz")}
+
+
+SEVERAL_PROCESSES = """
+import time
+import ggo_lab as gl
+from test_images import numbered, toy_cohort
+
+def slowly(row):
+    time.sleep(0.05)
+    return numbered(row)
+
+gl.prepare(toy_cohort(40, slowly), gl.Recipe(size=32), jobs=2, progress=False)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs groups of processes")
+def test_killed_with_several_processes_at_work_it_resumes_with_the_same_bytes(own_cache, monkeypatch, tmp_path):
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
+    dying = subprocess.Popen([sys.executable, "-c", SEVERAL_PROCESSES], start_new_session=True)
+    try:
+        while dying.poll() is None and len(list((own_cache / "images").glob("*.npz"))) < 5:
+            time.sleep(0.01)
+        dying.kill()
+        assert dying.wait() == -signal.SIGKILL, "it was done before it could be killed: the test tests nothing"
+        resumed = np.array(prepared(toy_cohort(40, numbered)).pixels)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(dying.pid, signal.SIGKILL)  # its workers, which wait for more to do
+    monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "clean"))
+    assert np.array_equal(resumed, prepared(toy_cohort(40, numbered)).pixels)
 
 
 def test_what_killed_processes_left_is_swept_after_a_day(own_cache):

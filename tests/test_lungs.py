@@ -248,6 +248,45 @@ def test_each_lung_has_its_own_involvement(mild):
     assert ggo.total == pytest.approx(share * ggo.right + (1 - share) * ggo.left, abs=0.005)
 
 
+def dense_by(scan: Scan, shift_hu: float) -> Scan:
+    """The same patient with more tissue and less air in the lungs, as after a poor breath."""
+    hu = scan.hu.astype(float)
+    lungs = scan.truth.lungs
+    hu[lungs] = 25 + (hu[lungs] - 25) * (1 - shift_hu / 900)
+    return replace(scan, hu=np.rint(hu).astype(np.int16))
+
+
+def test_lungs_that_breathed_in_little_are_not_hazy_for_that(phantoms):
+    for grade, scan, _ in phantoms:
+        dense = dense_by(scan, 95)
+        assert np.median(dense.hu[scan.truth.lungs]) > np.median(scan.hu[scan.truth.lungs]) + 20
+        found = ggo_fraction(dense, scan.truth.lungs).total
+        assert found < 0.03 if grade == 0 else abs(found - scan.truth.involvement) < 0.08, grade
+
+
+def weighed_down(scan: Scan, lungs: np.ndarray, thick_mm: float, sides: tuple[str, ...]) -> Scan:
+    """The same patient with a hazy layer along the pleura at the back of the named lungs."""
+    depth = ndimage.distance_transform_edt(lungs, scan.spacing)
+    rows = np.flatnonzero(lungs.any(axis=(0, 2)))
+    back = np.arange(scan.shape[1])[:, None] > rows[0] + 0.6 * (rows[-1] - rows[0])
+    there = np.logical_or.reduce([scan.truth.masks[side] for side in sides])
+    hu = scan.hu.copy()
+    layer = there & back & (depth < thick_mm)
+    hu[layer] = np.maximum(hu[layer], -620)
+    return replace(scan, hu=hu)
+
+
+def test_the_dependent_layer_is_no_disease_but_one_sided_haze_is(phantoms):
+    clear = phantoms[0][1]
+    lungs = clear.truth.lungs
+    both = ggo_fraction(weighed_down(clear, lungs, 12, ("right_lung", "left_lung")), lungs)
+    assert both.total < 0.03
+    one = ggo_fraction(weighed_down(clear, lungs, 12, ("right_lung",)), lungs)
+    assert one.right > 0.06 > 0.02 > one.left
+    thick = ggo_fraction(weighed_down(clear, lungs, 60, ("right_lung", "left_lung")), lungs)
+    assert thick.total > 0.2, "haze that reaches deep is disease"
+
+
 def test_the_mask_is_what_was_counted(mild):
     scan, lungs = mild
     ggo = ggo_fraction(scan, lungs)

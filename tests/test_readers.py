@@ -20,7 +20,7 @@ from scan_files import (
     write_slices,
 )
 
-from ggo_lab.errors import ChoiceError, ScanError
+from ggo_lab.errors import ChoiceError, GgoLabError, ScanError
 from ggo_lab.readers import read_labels, read_scan, write_nifti
 from ggo_lab.scan import PADDING_HU, Scan, window
 
@@ -103,7 +103,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(ScanError, match=r"cannot be written \(No space left on device\)"):
+    with pytest.raises(GgoLabError, match=r"cannot be written \(No space left on device\)"):
         write_nifti(Scan(chest(seed=1), SPACING), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -118,7 +118,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
         with pytest.raises(ScanError, match="bool or integer array"):
             write_nifti(wrong, tmp_path / "scan.nii", SPACING)
     (tmp_path / "file").touch()
-    with pytest.raises(ScanError, match="cannot be written"):
+    with pytest.raises(GgoLabError, match="cannot be written"):
         write_nifti(chest(), tmp_path / "file" / "scan.nii", SPACING)
 
 

@@ -81,6 +81,15 @@ def test_bytes_to_skip_without_end_are_refused_at_once(tmp_path):
             read_scan(tmp_path / "a.nrrd")
 
 
+@pytest.mark.parametrize("field", [b"kinds: \n", b"kinds: RGB-color\nsizes: \n"])
+def test_fields_without_a_value_are_refused(tmp_path, field):
+    path = tmp_path / "a.nrrd"
+    sitk.WriteImage(as_itk(chest()), str(path))
+    path.write_bytes(path.read_bytes().replace(b"encoding:", field + b"encoding:").replace(b"kinds: domain", b"#", 1))
+    with pytest.raises(ScanError, match="cannot be read as MetaImage or NRRD"):
+        read_scan(path)
+
+
 def test_spacings_beyond_all_numbers_are_refused_in_silence(tmp_path, recwarn):
     path = tmp_path / "a.mha"
     sitk.WriteImage(as_itk(chest()), str(path))

@@ -6,7 +6,8 @@ from ggo_lab.cohort.files import read_cohort
 from ggo_lab.cohort.findings import Finding, Findings
 from ggo_lab.cohort.layouts import write_as_cov19_ctdb, write_as_mosmed
 from ggo_lab.cohort.phantoms import PAPER_GRADE_SHARES, phantom_cohort
-from ggo_lab.cohort.table import SPLITS, Cohort
+from ggo_lab.cohort.splits import SPLITS
+from ggo_lab.cohort.table import Cohort
 
 __all__ = [
     "PAPER_GRADE_SHARES",

@@ -11,7 +11,8 @@ import pandas as pd
 
 from ggo_lab.cohort.files import cohort_of_files, existing_folder, files_in, read_table, split_named_in, walk
 from ggo_lab.cohort.findings import Finding, about
-from ggo_lab.cohort.table import SPLITS, Cohort
+from ggo_lab.cohort.splits import SPLITS
+from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError
 from ggo_lab.grades import GRADE_NAMES, Grade
 from ggo_lab.readers.pictures import PICTURE_SUFFIXES

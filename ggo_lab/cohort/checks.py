@@ -10,6 +10,7 @@ import pandas as pd
 
 from ggo_lab.cohort.findings import Finding, about
 from ggo_lab.cohort.parallel import for_each
+from ggo_lab.cohort.splits import SPLITS
 from ggo_lab.errors import GgoLabError
 from ggo_lab.grades import Grade
 from ggo_lab.scan import Scan
@@ -33,11 +34,11 @@ class Content(NamedTuple):
     problem: str | None
 
 
-def check_table(table: pd.DataFrame, splits: tuple[str, ...]) -> Iterator[Finding]:
+def check_table(table: pd.DataFrame) -> Iterator[Finding]:
     """Check what a cohort's table tells, without opening a file."""
     yield from _patients(table)
     yield from _labels(table)
-    yield from _counts(table, splits)
+    yield from _counts(table)
 
 
 def check_contents(
@@ -92,10 +93,10 @@ def _labels(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("fine", "grades", f"All {len(table)} scans have a grade from 1 to 4.")
 
 
-def _counts(table: pd.DataFrame, splits: tuple[str, ...]) -> Iterator[Finding]:
+def _counts(table: pd.DataFrame) -> Iterator[Finding]:
     """Per split: the grades that are rare or absent, and what always giving the commonest one would score."""
     split_of = table["split"].fillna("no split")
-    for split in [s for s in (*splits, "no split") if (split_of == s).any()]:
+    for split in [s for s in (*SPLITS, "no split") if (split_of == s).any()]:
         grades = table.loc[split_of == split, "grade"].dropna()
         grades = grades[grades.isin([g.value for g in Grade])]
         if grades.empty:

@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError, check_choice
 from ggo_lab.readers import write_nifti
 from ggo_lab.scan import WINDOWS, Scan, window
-from ggo_lab.storage import write_whole, writing_to
+from ggo_lab.storage import is_unfinished, sweep_unfinished, write_folder_whole, write_whole
 
 _JPG_QUALITY = 95  # Pillow's advice for the finest; above it files grow and nothing is gained
 _MARK = ".written_by_ggo_lab.json"  # which cohort a folder holds, and under which names
@@ -32,7 +30,7 @@ def write_as_cov19_ctdb(
 
     Args:
         cohort: with a split for every scan.
-        folder: new, empty, or begun by the same call.
+        folder: new, empty, or begun by the same call, which no longer runs.
         edition: 2023 (`ICASSP_severity_{train,validation}_partition.xlsx`) or 2022
             (`{train,val}_partition_covid_categories.csv`, with semicolons).
         jobs: processes (default: one per core).
@@ -70,7 +68,7 @@ def write_as_mosmed(cohort: Cohort, folder: str | Path, jobs: int | None = None,
     Interrupted, it goes on where it stopped when called again.
 
     Args:
-        folder: new, empty, or begun by the same call.
+        folder: new, empty, or begun by the same call, which no longer runs.
         jobs: processes (default: one per core).
         progress: show a bar.
     Returns: the folder, for mosmed.
@@ -105,12 +103,13 @@ def _begin(cohort: Cohort, folder: str | Path, layout: str, places: list[Path]) 
         "cohort": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
         "names": {place.as_posix(): row["name"] for place, row in zip(places, rows, strict=True)},
     }
-    mark = root / _MARK
-    if root.exists() and any(root.iterdir()):
-        if not mark.is_file() or mark.read_text(encoding="utf-8") != json.dumps(made):
+    mark, text = root / _MARK, json.dumps(made)
+    if root.exists() and not all(is_unfinished(path) for path in root.iterdir()):
+        if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
             raise CohortError(f"{root}: holds something else already; give a new folder, or delete this one.", root)
     else:
-        write_whole(mark, lambda file: file.write(json.dumps(made).encode()))
+        write_whole(mark, lambda file: file.write(text.encode()))
+    sweep_unfinished(root, older_than_s=0)  # of a call that was killed: one call at a time writes here
     return root
 
 
@@ -135,17 +134,12 @@ def _open_and_write(write: Callable[..., None], open_row: Callable[[dict], Scan]
 
 
 def _write_slices(scan: Scan, folder: Path) -> None:
-    with writing_to(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
-        try:
-            for number, hu in enumerate(scan.hu[::-1]):
-                picture = Image.fromarray(window(hu, *WINDOWS["paper"]))
-                picture.save(temporary / f"{number}.jpg", quality=_JPG_QUALITY)
-            temporary.chmod(0o755)  # mkdtemp makes private folders
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    def fill(temporary: Path) -> None:
+        for number, hu in enumerate(scan.hu[::-1]):
+            picture = Image.fromarray(window(hu, *WINDOWS["paper"]))
+            picture.save(temporary / f"{number}.jpg", quality=_JPG_QUALITY)
+
+    write_folder_whole(folder, fill)
 
 
 def _write_study(scan: Scan, study: Path, mask: Path) -> None:

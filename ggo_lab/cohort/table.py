@@ -8,14 +8,13 @@ import pandas as pd
 
 from ggo_lab.cohort.checks import check_contents, check_table
 from ggo_lab.cohort.findings import Findings
+from ggo_lab.cohort.splits import SPLITS, Splits
 from ggo_lab.errors import CohortError
 from ggo_lab.grades import Grade
 from ggo_lab.scan import Scan
 
-SPLITS = ("train", "validation", "test")
 
-
-class Cohort:
+class Cohort(Splits):
     """A table of scans, one row each, and the way to open a row.
 
     Args:
@@ -58,14 +57,6 @@ class Cohort:
 
         return cohort_from_folder(folder)
 
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def names(self) -> list[str]:
-        """The scans' names, in the table's order."""
-        return self.table["name"].tolist()
-
     def row(self, key: int | str) -> dict:
         """One row as a dict, by position or by name."""
         if isinstance(key, str):
@@ -88,24 +79,6 @@ class Cohort:
 
     def _with(self, table: pd.DataFrame) -> "Cohort":
         return Cohort(table, self.open_row, self.identify_row, self.findings)
-
-    def _of_split(self, split: str) -> "Cohort":
-        return self.subset((self.table["split"] == split).to_numpy(bool, na_value=False))
-
-    @property
-    def train(self) -> "Cohort":
-        """The scans that networks learn from."""
-        return self._of_split("train")
-
-    @property
-    def validation(self) -> "Cohort":
-        """The scans that choose when to stop and which state to keep."""
-        return self._of_split("validation")
-
-    @property
-    def test(self) -> "Cohort":
-        """The scans that are looked at once, at the end."""
-        return self._of_split("test")
 
     def counts(self) -> pd.DataFrame:
         """Number of scans: a row a split, a column a grade (and "unknown" where there are any)."""
@@ -150,7 +123,7 @@ class Cohort:
             jobs: processes that open scans (default: one per core).
             progress: show a bar while scans are opened.
         """
-        findings = list(check_table(self.table, SPLITS))
+        findings = list(check_table(self.table))
         if contents:
             findings += check_contents(self.table, self.open_row, jobs, progress)
         return Findings(findings)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ggo_lab.cohort import SPLITS
+from ggo_lab.cohort.splits import SPLITS, Splits
 from ggo_lab.errors import CohortError
 from ggo_lab.images.recipe import Recipe, choose_slices, scan_to_image
 from ggo_lab.lungs import segment_lungs
@@ -14,7 +14,7 @@ from ggo_lab.scan import Scan
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
+class ImageSet(Splits):
     """The images of a cohort.
 
     Attributes:
@@ -36,14 +36,6 @@ class ImageSet:
                 f"{self.pixels.shape} and {len(self.table)} rows."
             )
 
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def names(self) -> list[str]:
-        """The scans' names."""
-        return self.table["name"].tolist()
-
     @property
     def patients(self) -> list[str]:
         """The patient of each scan."""
@@ -61,24 +53,6 @@ class ImageSet:
         # A run of rows stays a view of the file on disk; anything else is copied into memory.
         pixels = self.pixels[positions[0] : positions[-1] + 1] if contiguous else self.pixels[positions]
         return ImageSet(pixels, self.table.iloc[positions].reset_index(drop=True), self.recipe, self.left_out)
-
-    def _of_split(self, split: str) -> "ImageSet":
-        return self.subset((self.table["split"] == split).to_numpy(bool, na_value=False))
-
-    @property
-    def train(self) -> "ImageSet":
-        """The images that networks learn from."""
-        return self._of_split("train")
-
-    @property
-    def validation(self) -> "ImageSet":
-        """The images that choose when to stop and which state to keep."""
-        return self._of_split("validation")
-
-    @property
-    def test(self) -> "ImageSet":
-        """The images that are looked at once, at the end."""
-        return self._of_split("test")
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{n} {split}" for split in SPLITS if (n := int((self.table["split"] == split).sum())))

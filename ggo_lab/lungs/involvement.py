@@ -6,14 +6,17 @@ import numpy as np
 from scipy import ndimage
 
 from ggo_lab.lungs.coarse import Coarse
+from ggo_lab.lungs.dependent import without_dependent_layer
 from ggo_lab.lungs.sides import split_lungs
 from ggo_lab.scan import Scan
 
-# Healthy lung is the lower end of the lungs' histogram; ground glass begins well above it. The three numbers were set
-# on phantoms, between counting healthy lung (too low) and losing the lesions' soft borders (too high).
-_HEALTHY_PERCENTILE = 2
-_ABOVE_HEALTHY_HU = 75
-_LIMIT_HU = (-820, -780)  # the limit stays within these, under the usual -750: a tenth of real lesions lies below -775
+# Healthy lung is the lower end of the lungs' histogram; ground glass begins well above it. The numbers were set on
+# phantoms, between counting healthy lung (too low) and losing the lesions' soft borders (too high).
+_HEALTHY_PERCENTILE = 1
+_ABOVE_HEALTHY_HU = 85
+# The limit stays within these: emphysema must not pull it below healthy lung (medians of -826 to -901 in two real
+# scans), nor lungs that are ill throughout push it far above; lungs that breathed in little are as dense as -780.
+_LIMIT_HU = (-820, -690)
 _VESSEL_ABOVE_HU = -500
 _VESSEL_MM = 12.0  # bright structures thinner than this are vessels, fissures or airway walls; the hilum's reach 10
 _SMOOTH_MM = 4.5  # sd of the weights of the votes around: wider than most vessels, narrower than most lesions
@@ -47,11 +50,12 @@ def ggo_fraction(scan: Scan, lungs: np.ndarray) -> GgoFraction:
     """Estimate involvement without a network: the share of the lungs that is denser than this patient's healthy lung.
 
     A fixed HU band counts vessel walls and partial volume too and never falls below about 5%, in healthy lungs as
-    well. Three things are done about it. The limit comes from the patient: healthy lung is the lower end of the
+    well. Four things are done about it. The limit comes from the patient: healthy lung is the lower end of the
     lungs' own histogram (after Berta et al. 2021, Physica Medica 82:28). What only looks hazy has no vote: the voxels
     at the pleura, and bright structures too thin for a lesion, unless they lie in one. And a place counts where most
     of the votes around it are for haze, which is a threshold after a median filter that leaves out the voxels without
-    a vote. Lung that is dense without disease, as in its dependent parts, cannot be told from ground glass this way.
+    a vote. Last, a hazy layer along the pleura at the back is left out where both lungs have one and are nearly clear
+    elsewhere: that is the weight of the lung. Other lung that is dense without disease is taken for ground glass.
 
     Args:
         lungs: bool (Z, Y, X), from segment_lungs or the scan's truth.
@@ -68,6 +72,8 @@ def ggo_fraction(scan: Scan, lungs: np.ndarray) -> GgoFraction:
     if ill.any():  # a bright strand in a lesion or at it is part of it, and votes after all
         beside = ndimage.distance_transform_edt(~ill, coarse.spacing) <= _BESIDE_MM
         ill = inside & _majority(hazy, core & (~thin | beside), coarse.spacing)
+    lungs_there = tuple(side for side in map(coarse.shrink, (right, left)) if side.any())
+    ill = without_dependent_layer(ill, lungs_there, coarse.spacing)
     parts, count = ndimage.label(ill)
     ml = np.bincount(parts.ravel(), minlength=count + 1) * float(np.prod(coarse.spacing)) / 1000
     ill &= (ml >= _LEAST_ML)[parts]

@@ -25,7 +25,7 @@ _CLOSE_ILL_MM = 16.0  # the same in an ill lung, where the price is a little of 
 # included, and 14% and more with moderate disease.
 _ILL_ABOVE_HU, _ILL_SHARE = -600, 0.15
 _DENSE_BELOW_HU = -150  # ground glass too dense for the threshold; still clearly no soft tissue
-_DENSE_MM = 10.0  # how far from lung with air such ground glass is looked for
+_DENSE_MM = 20.0  # how far from lung with air such ground glass is looked for
 _NEARBY_MM = 6.0  # sd of the weights with which the lung's attenuation at its outline is averaged
 _TISSUE_HU = 0  # chest wall, between fat (-100) and muscle (50)
 _POCKET_MM = 25.0  # consolidation under the chest wall reaches no farther from lung that is found

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from ggo_lab.errors import ScanError
-from ggo_lab.readers.stored import Stored
-from ggo_lab.readers.text_header import Header, file_beside, read_lines, read_voxels, refuse_damaged, size_in_3d
+from ggo_lab.readers.stored import Stored, size_in_3d
+from ggo_lab.readers.text_header import Header, file_beside, read_lines, read_voxels, refuse_damaged
 from ggo_lab.readers.voxels import Take, without_warnings
 
 METAIMAGE_SUFFIXES = (".mha", ".mhd")

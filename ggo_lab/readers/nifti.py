@@ -1,8 +1,6 @@
 """NIfTI, in and out. Headers go through nibabel; the voxels are decompressed once, straight into their array."""
 
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,9 +10,10 @@ from nibabel import Nifti1Header, Nifti1Image, Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
 from ggo_lab.errors import ChoiceError, ScanError
-from ggo_lab.readers.stored import Stored, check_size
+from ggo_lab.readers.stored import Stored, check_size, size_in_3d
 from ggo_lab.readers.voxels import PACKED_ERRORS, Layout, Take, unpacked
 from ggo_lab.scan import Scan
+from ggo_lab.storage import write_whole
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -47,15 +46,7 @@ def read_nifti(path: Path, take: Take) -> Stored:
 
 def _read_stream(stream: BinaryIO, path: Path, packed: bool, take: Take) -> Stored:
     header = _read_header(stream, path)
-    shape = header.get_data_shape()
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) > 3:
-        raise ScanError(
-            f"{path}: a {len(shape)}-D NIfTI of {' x '.join(map(str, shape))} values, and a scan has 3 dimensions; "
-            "save the one volume you mean to its own file.",
-            path,
-        )
+    shape = size_in_3d(header.get_data_shape(), path)
     shape = (*shape, *(1,) * (3 - len(shape)))
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
@@ -138,7 +129,8 @@ def write_nifti(
     Returns: the path.
     Raises:
         ChoiceError: another suffix, an array without spacing.
-        ScanError: not a 3-D array of whole numbers; a path that cannot be written.
+        ScanError: not a 3-D array of whole numbers.
+        GgoLabError: the file cannot be written; what was there before is still whole.
     """
     path = Path(path).expanduser()
     if not path.name.lower().endswith(NIFTI_SUFFIXES):
@@ -156,13 +148,7 @@ def write_nifti(
     image.set_sform(image.affine, 1)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = description
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(image, path)
-    except OSError as error:
-        raise ScanError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose a folder you may write to.", path
-        ) from error
+    write_whole(path, lambda file: _to_stream(image, file, path.name.lower().endswith(".gz")))
     return path
 
 
@@ -179,22 +165,10 @@ def _smallest_type(array: np.ndarray) -> np.ndarray:
     raise ScanError(f"Labels from {lowest} to {highest} do not fit into 32 bits; renumber them.")
 
 
-def _write_whole(image: Nifti1Image, path: Path) -> None:
-    """Write under a temporary name in the same folder, then rename."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if path.name.lower().endswith(".gz"):
-                # No name and no time in the gzip header: equal scans give equal bytes.
-                with igzip.IGzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as stream:
-                    image.to_stream(stream)
-            else:
-                image.to_stream(file)
-        # mkstemp makes files for the owner only; give the permissions that a new file gets.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _to_stream(image: Nifti1Image, file: BinaryIO, packed: bool) -> None:
+    if not packed:
+        image.to_stream(file)
+        return
+    # No name and no time in the gzip header: equal scans give equal bytes.
+    with igzip.IGzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as stream:
+        image.to_stream(stream)

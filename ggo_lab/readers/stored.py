@@ -1,5 +1,6 @@
 """What every reader hands over, and the one way from there to HU on canonical axes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,20 @@ def check_size(shape: tuple[int, ...], bytes_per_voxel: int, stored_bytes: int, 
             "are there; the file is truncated or damaged, copy it again.",
             path,
         )
+
+
+def size_in_3d(size: Sequence[int], path: Path) -> tuple[int, ...]:
+    """A header's size, 2-D or 3-D, without further dimensions of 1; ScanError for other numbers of dimensions."""
+    size = tuple(int(n) for n in size)
+    while len(size) > 3 and size[-1] == 1:
+        size = size[:-1]
+    if not 2 <= len(size) <= 3:
+        raise ScanError(
+            f"{path}: the header claims {len(size)} dimensions ({' x '.join(map(str, size))}), and a scan has 3; save "
+            "the one volume you mean to its own file.",
+            path,
+        )
+    return size
 
 
 def to_scan(stored: Stored, path: Path, spacing: tuple[float, float, float] | None) -> Scan:

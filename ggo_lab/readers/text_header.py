@@ -63,21 +63,6 @@ def file_beside(path: Path, name: str) -> Path:
     return data
 
 
-def size_in_3d(size: list[int], path: Path) -> tuple[int, ...]:
-    """The size without further dimensions of 1; ScanError for more than 3 dimensions."""
-    while len(size) > 3 and size[-1] == 1:
-        size = size[:-1]
-    if len(size) > 3:
-        raise ScanError(
-            f"{path}: {len(size)} dimensions ({' x '.join(map(str, size))}), and a scan has 3; save the one volume you "
-            "mean to its own file.",
-            path,
-        )
-    if len(size) < 2:
-        raise ValueError("fewer than 2 dimensions")
-    return tuple(size)
-
-
 def read_voxels(header: Header, steps: np.ndarray, notes: list[str], path: Path, take: Take) -> Stored:
     """Read what the header promises, after a look at whether the file can hold it."""
     shape = (*header.size, *(1,) * (3 - len(header.size)))[::-1]
@@ -119,7 +104,7 @@ def refuse_damaged(path: Path) -> Iterator[None]:
     """Turn what parsing and unpacking raise on damaged files into a ScanError."""
     try:
         yield
-    except (*PACKED_ERRORS, ValueError, KeyError, OverflowError) as error:
+    except (*PACKED_ERRORS, ValueError, LookupError, OverflowError) as error:
         raise ScanError(
             f"{path}: cannot be read as MetaImage or NRRD; the file is truncated, damaged or of another kind: copy, "
             "download or convert it again.",
