@@ -7,10 +7,14 @@ if (!this.ready) {
   const stage = pad.closest(".ggo-stage");
   const picture = stage.querySelector("img");
   const wire = stage.querySelector(".ggo-wire input");
+  // The field may fall back for a moment to what the kernel has confirmed; what was told last counts.
+  let last = { turn: 0, steps: 0, zooms: 0, keys: "", gesture: null, hover: null };
   const tell = (change) => {
-    const told = wire.value ? JSON.parse(wire.value) : { steps: 0, zooms: 0, keys: "", gesture: null, hover: null };
-    change(told);
-    wire.value = JSON.stringify(told);
+    const field = wire.value ? JSON.parse(wire.value) : last;
+    if (field.turn > last.turn) last = field; // told by another view of this widget
+    last.turn += 1;
+    change(last);
+    wire.value = JSON.stringify(last);
     wire.dispatchEvent(new Event("input", { bubbles: true }));
   };
   const taken = (event) => { event.preventDefault(); event.stopPropagation(); };

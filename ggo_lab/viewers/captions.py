@@ -17,11 +17,12 @@ def where(scan: Scan, plane: str, index: int) -> str:
     return f"{plane} {index} of 0–{scan.shape[axis] - 1} · {distance:.0f} mm {_BEGINS[axis]}"
 
 
-def reading(scan: Scan, masks: Mapping[str, np.ndarray], voxel: tuple[int, int, int]) -> str:
-    """Say the HU of a voxel, its place in mm, and the masks it lies in."""
+def reading(scan: Scan, masks: Mapping[str, np.ndarray], voxel: tuple[int, int, int], numbered: bool = False) -> str:
+    """Say the HU of a voxel, its place in mm (and its indices, if `numbered`), and the masks it lies in."""
     hu = int(scan.hu[voxel])
     unit = "HU" if scan.is_hu else "(estimated HU)"
     value = f"{hu} {unit}" if hu >= PADDING_BELOW_HU else "outside the scanner's field"
     at = ", ".join(f"{axis} {n * step:.0f}" for axis, n, step in zip("zyx", voxel, scan.spacing, strict=True))
     inside = [name for name, mask in masks.items() if mask[voxel]]
-    return f"{value} at {at} mm" + (f" · in {', '.join(inside)}" if inside else "")
+    which = f", voxel {voxel}" if numbered else ""
+    return f"{value} at {at} mm{which}" + (f" · in {', '.join(inside)}" if inside else "")

@@ -13,7 +13,7 @@ _STYLE = """<style>
 .ggo-pad { cursor: crosshair; touch-action: none; }
 .ggo-pad:focus-visible { outline: 3px solid #2e8fd6; outline-offset: -3px; }
 </style>"""
-_NOTHING = {"steps": 0, "zooms": 0, "keys": "", "gesture": None, "hover": None}
+_NOTHING = {"turn": 0, "steps": 0, "zooms": 0, "keys": "", "gesture": None, "hover": None}
 
 
 class Gesture(NamedTuple):

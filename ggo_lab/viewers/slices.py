@@ -225,7 +225,7 @@ class SliceViewer(Look, Panel):
         return {colors[name]: say_curve(name, values[self.index]) for name, values in self.curves.items()}
 
     def _probe_said(self) -> str:
-        return "" if self.probe is None else f"{reading(self.scan, self.masks, self.probe)}, voxel {self.probe}"
+        return "" if self.probe is None else reading(self.scan, self.masks, self.probe, numbered=True)
 
     def _pointer_moved(self, _change) -> None:
         read = "" if self.pointer is None else reading(self.scan, self.masks, self.pointer)
