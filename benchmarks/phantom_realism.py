@@ -19,11 +19,13 @@ from scipy import ndimage
 from ggo_lab.phantom import make_phantom
 from ggo_lab.phantom.grid import Grid
 from ggo_lab.phantom.mediastinum import AORTA
-from ggo_lab.phantom.patient import body_box, sample_patient
+from ggo_lab.phantom.patient import sample_patient, seen_box
 
 GGO_BAND_HU = (-750, -300)
 _OUTER_MM = 15.0  # of the lung, where disease counts as peripheral
 _LEAST_PART_ML = 0.1
+# The sources on healthy lungs scanned at full inspiration and routine dose.
+AS_MEASURED = {"inspiration": 1.0, "dose": 1.0, "confounders": (), "contrast_hu": 0}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Row:
 
 def measure_normal(seed: int) -> dict:
     """A healthy patient at the default shape: zones, gradient, volume, noise, vessels, emphysema index."""
-    scan = make_phantom(involvement=0.0, seed=seed, confounders=(), contrast_hu=0)
+    scan = make_phantom(involvement=0.0, seed=seed, **AS_MEASURED)
     hu, lungs = scan.hu, scan.truth.lungs
     z, y = (np.flatnonzero(lungs.any(axis=others)) for others in ((1, 2), (0, 2)))
     zones = []
@@ -63,8 +65,8 @@ def measure_normal(seed: int) -> dict:
 
 def aorta_sd(scan, seed: int) -> float:
     """Standard deviation in discs of 6 mm radius inside the descending aorta, HU: the mean over its slices."""
-    patient = sample_patient(np.random.default_rng([seed, 1]), contrast_hu=0, confounders=())
-    grid = Grid.over(body_box(patient), scan.shape)
+    patient = sample_patient(np.random.default_rng([seed, 1]), inspiration=1.0, contrast_hu=0, confounders=())
+    grid = Grid.over(seen_box(patient, scan.truth.drawn["field_of_view_mm"]), scan.shape)
     x, y, z = patient.place(AORTA)[8, :3]
     rows, columns = (grid.axis(a) for a in (1, 2))
     disc = (rows[:, None] - y) ** 2 + (columns[None] - x) ** 2 < 6.0**2
@@ -74,9 +76,7 @@ def aorta_sd(scan, seed: int) -> float:
 
 def measure_texture(seed: int) -> dict:
     """A healthy patient in few slices of full resolution and 2 mm: local noise, and the HU-band exercise."""
-    scan = make_phantom(
-        involvement=0.0, seed=seed, shape=(16, 512, 512), slice_mm=2.0, confounders=(), arms="up", contrast_hu=0
-    )
+    scan = make_phantom(involvement=0.0, seed=seed, shape=(16, 512, 512), slice_mm=2.0, arms="up", **AS_MEASURED)
     box = ndimage.find_objects(scan.truth.lungs.astype(np.uint8))[0]
     stored, lungs = scan.hu[box], scan.truth.lungs[box]
     hu = stored.astype(np.float32)
@@ -93,6 +93,7 @@ def measure_texture(seed: int) -> dict:
     median = np.stack([ndimage.median_filter(plane, 7) for plane in stored])
     cleaned = np.mean((median[core] > low) & (median[core] < high))
     return {
+        "pixel_mm": scan.spacing[2],
         "vessel_share": scan.truth.masks["vessels"].sum() / lungs.sum(),
         "soft_sd": np.median(sd[soft]),
         "lung_sd": np.median(sd[inner]),
@@ -157,6 +158,7 @@ def rows_of(normals: list, textures: list, mild: list, graded: list) -> list[Row
     raw, cleaned = percentile(textures, "band_raw", 50), percentile(textures, "band_cleaned", 50)
     two, real = "two real normal scans", "six real scans"
     rows = [
+        Row("pixel of 512 x 512 slices, median, mm", percentile(textures, "pixel_mm", 50), 0.59, 0.75, "collections"),
         Row("median HU of a lung zone, 5th percentile", percentile(normals, "zones", 5), -915, -870, f"-901, {two}"),
         Row("median HU of a lung zone, 95th percentile", percentile(normals, "zones", 95), -850, -800, f"-826, {two}"),
         Row("rise from front to back, median, HU", np.median(gradient), 12, 57, two),
@@ -225,7 +227,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
     options = parser.parse_args()
     quarter = max(3, options.patients // 4)
-    sizes = (("normal", measure_normal, quarter), ("texture", measure_texture, max(3, quarter // 3)))
+    sizes = (("normal", measure_normal, quarter), ("texture", measure_texture, max(3, quarter // 2)))
     sizes += (("mild", measure_mild, 2 * quarter), ("any", measure_any, quarter))
     tasks = [(measure, options.seed + i) for _, measure, count in sizes for i in range(count)]
     found = Parallel(options.jobs)(delayed(measure)(seed) for measure, seed in tasks)

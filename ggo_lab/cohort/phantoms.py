@@ -10,11 +10,10 @@ from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError
 from ggo_lab.grades import Grade, grade_of
 from ggo_lab.phantom import make_phantom
+from ggo_lab.phantom.choices import PAPER_GRADE_SHARES
 from ggo_lab.scan import Scan
 from ggo_lab.storage import code_fingerprint
 
-# Share of each grade among the 460 training scans of arXiv:2303.16904 (132/123/166/39).
-PAPER_GRADE_SHARES = {Grade.MILD: 0.29, Grade.MODERATE: 0.27, Grade.SEVERE: 0.36, Grade.CRITICAL: 0.08}
 # The easiest phantom to call mild still shows something, and no phantom sits on a band's edge, where a voxel of
 # rounding would change its grade.
 _LEAST_INVOLVEMENT, _EDGE_MARGIN, _MOST_INVOLVEMENT = 0.03, 0.02, 0.92

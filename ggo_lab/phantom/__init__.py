@@ -21,7 +21,7 @@ from ggo_lab.phantom.lesions import DISTRIBUTIONS, PATTERNS, Lesions, opacify, p
 from ggo_lab.phantom.lobes import LOBES, draw_fissures, lobe_of
 from ggo_lab.phantom.mediastinum import heart_border_mm
 from ggo_lab.phantom.parenchyma import add_dependent_atelectasis, add_emphysema, draw_nodules, parenchyma
-from ggo_lab.phantom.patient import CONFOUNDERS, Patient, body_box, sample_patient
+from ggo_lab.phantom.patient import CONFOUNDERS, Patient, body_width_mm, lung_width_mm, sample_patient, seen_box
 from ggo_lab.phantom.scanner import KERNELS, as_grey, blur_by_motion, draw_couch, expose, sample_scanner
 from ggo_lab.phantom.vessels import LungTrees, draw_bronchogram, draw_trees, grow_trees
 from ggo_lab.scan import Scan, Truth
@@ -39,6 +39,8 @@ def make_phantom(
     *,
     patient_seed: int | None = None,
     sex: str | None = None,
+    age_years: int | None = None,
+    inspiration: float | None = None,
     lung_volume_l: float | None = None,
     arms: str | None = None,
     contrast_hu: float | None = None,
@@ -47,7 +49,9 @@ def make_phantom(
     patterns: tuple[str, ...] | str | None = None,
     slice_mm: float | None = None,
     kernel: str | None = None,
+    dose: float | None = None,
     noise_hu: float | None = None,
+    field_of_view_mm: float | None = None,
     padded: bool | None = None,
     quality: str = "hu",
 ) -> Scan:
@@ -68,10 +72,13 @@ def make_phantom(
             drawn with the shares of the paper's training set.
         involvement: lesion volume / lung volume, 0..1, met to within a voxel. 0 gives a scan without lesions.
         seed: any whole number from 0.
-        shape: voxels (Z, Y, X); the patient is always seen whole, so fewer voxels are larger ones.
+        shape: voxels (Z, Y, X); the lungs are always seen whole, so fewer voxels are larger ones.
         patient_seed: seed of the patient alone; the same as `seed` when left out.
         sex: "female" or "male".
-        lung_volume_l: 1.5 to 7.5 litres, met to about 15%.
+        age_years: 18 to 100; it shows in the aorta, the marrow and the ribs' cartilage.
+        inspiration: how deep the breath was that the patient held, 0.5 (shallow) to 1 (full). A shallow one leaves a
+            smaller lung, and a denser one: it holds less air and the same tissue.
+        lung_volume_l: at that breath, 1.5 to 7.5 litres, met to about 15%.
         arms: "up" (out of the scan) or "down" (beside the chest, which widens the field of view).
         contrast_hu: what contrast medium adds to the aorta, 0 (none) to 350 HU.
         confounders: any of "emphysema", "dependent_atelectasis", "effusion", "motion", "nodules"; () for none. They
@@ -82,7 +89,10 @@ def make_phantom(
         slice_mm: thickness of a slice, 0.5 to 10 mm; thinner than the distance between slices leaves gaps. Left out,
             slices touch in most scans and are thin in the others.
         kernel: "smooth", "standard" or "sharp".
-        noise_hu: standard deviation of the noise in the middle of the chest, 0 to 100 HU.
+        dose: relative to a routine scan, 0.1 to 2; less dose is more noise.
+        noise_hu: standard deviation of the noise in the middle of the chest, 0 to 100 HU, whatever the dose.
+        field_of_view_mm: width of the picture, up to 600 mm. One narrower than the body cuts off its sides, never the
+            lungs. The pixel size is this width over the number of columns.
         padded: whether the corners outside the circular field of view hold padding.
         quality: "hu", or "jpg": the values went through 8-bit grey, window [-1000, 400] HU, as in a COV19-CT-DB folder.
     Returns: the scan, with truth.masks "airways", "vessels", "left_lung", "right_lung", one for each lobe
@@ -103,24 +113,37 @@ def make_phantom(
     check_one("kernel", kernel, KERNELS)
     check_one("padded", padded, (True, False))
     check_choice("quality", quality, ("hu", "jpg"))
+    check_number("age_years", age_years, 18, 100, "years")
+    check_number("inspiration", inspiration, 0.5, 1, "of a full breath")
     check_number("lung_volume_l", lung_volume_l, 1.5, 7.5, "litres")
     check_number("contrast_hu", contrast_hu, 0, 350, "HU")
     check_number("slice_mm", slice_mm, 0.5, 10, "mm")
+    check_number("dose", dose, 0.1, 2, "of a routine dose")
     check_number("noise_hu", noise_hu, 0, 100, "HU")
     confounders = checked_names("confounders", confounders, CONFOUNDERS)
     patterns = checked_names("patterns", patterns, PATTERNS)
     target = choose_involvement(grade, involvement, np.random.default_rng([seed, 0]))
 
     patient = sample_patient(
-        np.random.default_rng([patient_seed, 1]), sex, lung_volume_l, arms, contrast_hu, confounders
+        np.random.default_rng([patient_seed, 1]),
+        sex=sex,
+        age_years=age_years,
+        inspiration=inspiration,
+        lung_volume_l=lung_volume_l,
+        arms=arms,
+        contrast_hu=contrast_hu,
+        confounders=confounders,
     )
     scanner = sample_scanner(
-        np.random.default_rng([seed, 2]), slice_mm, kernel, noise_hu, padded, "motion" in patient.confounders
+        np.random.default_rng([seed, 2]), slice_mm, kernel, dose, noise_hu, padded, "motion" in patient.confounders
     )
+    check_number("field_of_view_mm", field_of_view_mm, lung_width_mm(patient), 600, "mm, for the lungs of this patient")
+    if field_of_view_mm is None:
+        field_of_view_mm = max(scanner.field_share * body_width_mm(patient), lung_width_mm(patient))
     disease_rng = np.random.default_rng([patient_seed, 6])
     disease = sample_disease(disease_rng, target, distribution, patterns)
 
-    grid = Grid.over(body_box(patient), shape, scanner.slice_mm)
+    grid = Grid.over(seen_box(patient, field_of_view_mm), shape, scanner.slice_mm)
     anatomy = build_anatomy(patient, grid, np.random.default_rng([patient_seed, 3]))
     trees = grow_trees(patient, anatomy, grid, np.random.default_rng([patient_seed, 4]))
     left, right = (side & ~trees.airways & ~trees.hilum for side in (anatomy.left, anatomy.right))
@@ -141,7 +164,7 @@ def make_phantom(
     masks |= _lobe_masks(lobes, left, right, box)
     masks |= {"ggo": lesions.mask & ~lesions.consolidation, "consolidation": lesions.consolidation}
     reached = int(lesions.mask.sum()) / int(lungs.sum())
-    drawn = {**asdict(patient), **asdict(scanner), "slice_mm": grid.slice_mm}
+    drawn = {**asdict(patient), **asdict(scanner), "slice_mm": grid.slice_mm, "field_of_view_mm": field_of_view_mm}
     drawn |= asdict(disease) if reached else {"distribution": "none", "patterns": ()}
     drawn["involvement_by_part"] = {
         part: round(float(lesions.mask[masks[part]].mean()), 4) if masks[part].any() else 0.0

@@ -61,7 +61,7 @@ class Anatomy:
 
 def build_anatomy(patient: Patient, grid: Grid, rng: np.random.Generator) -> Anatomy:
     """Draw everything but the lungs' inside."""
-    rng, effusion_rng = rng.spawn(2)
+    rng, effusion_rng, plaque_rng = rng.spawn(3)
     coarse = Grid.coarse(grid.region)
     chest = chest_wall(patient, coarse)
     skin = skin_surface(patient, coarse)
@@ -86,7 +86,7 @@ def build_anatomy(patient: Patient, grid: Grid, rng: np.random.Generator) -> Ana
     fill_abdomen(patient, coarse, fill, smooth_min(chest, -dome, 6.0), rng)
     fill(heart, (0, patient.blood_hu + 6 + 0.3 * patient.contrast_hu))
     fill(chambers, (0, patient.blood_hu + patient.contrast_hu))
-    draw_great_vessels(patient, grid, hu)
+    draw_great_vessels(patient, grid, hu, plaque_rng)
     draw_bones(patient, grid, hu, arm_bones)
 
     pleura = grid.sample(coarse, in_voxels(depth, coarse, grid))

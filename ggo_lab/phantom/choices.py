@@ -9,8 +9,8 @@ import numpy as np
 from ggo_lab.errors import ChoiceError, check_choice
 from ggo_lab.grades import Grade, grade_of
 
-# Shares of mild, moderate, severe and critical scans in the paper's training set (132/123/166/39 of 460).
-_GRADE_SHARES = (0.29, 0.27, 0.36, 0.08)
+# Share of each grade among the 460 training scans of arXiv:2303.16904 (132/123/166/39).
+PAPER_GRADE_SHARES = {Grade.MILD: 0.29, Grade.MODERATE: 0.27, Grade.SEVERE: 0.36, Grade.CRITICAL: 0.08}
 _EDGE_MARGIN = 0.02  # involvement drawn for a grade keeps this far from the band's edges
 _LEAST_INVOLVEMENT = 0.03
 _MOST_INVOLVEMENT = 0.95
@@ -83,6 +83,6 @@ def choose_involvement(grade: int | None, involvement: float | None, rng: np.ran
                 (grade, involvement),
             )
         return float(involvement)
-    drawn = Grade(int(rng.choice(len(Grade), p=_GRADE_SHARES)) + 1)
+    drawn = Grade(int(rng.choice(len(Grade), p=list(PAPER_GRADE_SHARES.values()))) + 1)
     low, high = (drawn if grade is None else Grade(grade)).band
     return float(rng.uniform(max(low + _EDGE_MARGIN, _LEAST_INVOLVEMENT), min(high - _EDGE_MARGIN, _MOST_INVOLVEMENT)))

@@ -27,6 +27,9 @@ _AT_INVOLVEMENT = (0.12, 0.37, 0.62, 0.87)
 # How gladly each lobe is hit, in the order of LOBES; the lower lobes lead.
 _LOBE_LIKING = (0.0, -0.15, 0.45, 0.0, 0.35)
 _CLUSTERING, _CLUSTER_MM = 0.75, 36.0  # foci come in groups
+# Some disease keeps to one level of the lungs at first: share of the patients, and how much the liking falls from that
+# level to one lung's height away. It spreads: at this involvement nothing is left of it.
+_ONE_LEVEL, _LEVEL_FALL, _LEVEL_LOST_AT = 0.45, (3.0, 10.0), 0.35
 _FOCUS_FALL_MM = 18.0  # a single focus: distance from its middle over which the liking falls by 1
 _CONSOLIDATED, _SEPTA_DENSITY, _BAND_DENSITY = 0.95, 0.24, 0.40  # share of the air replaced, or replaced besides
 _BAND_LIKING, _HALO_LIKING = 0.8, 4.0
@@ -43,6 +46,7 @@ class Disease:
         peripheral_preference, basal_preference, posterior_preference: how much the disease keeps to the chest wall,
             the bases and the back.
         left_preference: how much it prefers the left lung to the right.
+        level, level_preference: height that the disease keeps to, as a share of the lungs' height, and how much.
         lesion_scale_mm, lobule_scale_mm: size of the foci and of the lobules that shape their border, mm.
         lobulation: how much lobules shape the border, 0.1 (smooth) to 0.4 (jagged).
         haze: share of the air that ground glass replaces, 0..1.
@@ -56,6 +60,8 @@ class Disease:
     basal_preference: float
     posterior_preference: float
     left_preference: float
+    level: float
+    level_preference: float
     lesion_scale_mm: float
     lobule_scale_mm: float
     lobulation: float
@@ -75,6 +81,9 @@ def sample_disease(
     The same random numbers serve every involvement, so a patient's disease grows without changing its character:
     a pattern that is seen early is seen later too.
     """
+    later = rng.spawn(1)[0]  # what was added last, drawn apart from what others rest on
+    level, kept = float(later.uniform(0.1, 0.7)), later.random() < _ONE_LEVEL
+    fall = float(later.uniform(*_LEVEL_FALL)) * max(0.0, 1 - involvement / _LEVEL_LOST_AT)
     single = np.interp(involvement, (0.02, 0.10, 0.20), (0.08, 0.06, 0.0))
     diffuse = np.interp(involvement, (0.2, 0.45, 0.75, 0.95), (0.0, 0.2, 0.6, 0.9))
     chance = rng.random()
@@ -91,13 +100,15 @@ def sample_disease(
         peripheral_preference=float(np.clip(rng.normal(0.95, 0.8), -1.2, 2.6)),
         basal_preference=float(rng.normal(0.6, 0.3)),
         posterior_preference=float(rng.normal(0.7, 0.3)),
-        left_preference=float(rng.normal(0, 0.12)),
-        lesion_scale_mm=float(rng.uniform(12, 22)),
+        left_preference=float(rng.normal(0, 0.2)),
+        level=level,
+        level_preference=fall if kept else 0.0,
+        lesion_scale_mm=float(rng.uniform(11, 20)),
         lobule_scale_mm=float(rng.uniform(4.5, 7)),
-        lobulation=float(rng.uniform(0.08, 0.25)),
-        haze=float(np.clip(rng.normal(0.18, 0.03), 0.12, 0.30)),
+        lobulation=float(rng.uniform(0.12, 0.30)),
+        haze=float(np.clip(rng.normal(0.130, 0.025), 0.09, 0.25)),
         softness=float(rng.uniform(0.6, 1.4)),
-        consolidation_share=float(rng.uniform(0.14, 0.36 + 0.15 * involvement)),
+        consolidation_share=float(rng.uniform(0.14, 0.28 + 0.12 * involvement)),
     )
 
 
@@ -174,7 +185,7 @@ def place_lesions(
     margin = values - values[ill].min()  # how far inside a lesion, in the field's units
 
     # Borders are soft: density starts from little and reaches its plateau a few millimetres inside.
-    rise = np.clip(margin / (0.6 * disease.softness) + 0.2, 0, 1) + 1.1 * np.clip((margin - 0.6) / 1.5, 0, 1)
+    rise = np.clip(margin / (0.6 * disease.softness) + 0.2, 0, 1) + 1.8 * np.clip((margin - 0.6) / 1.5, 0, 1)
     glass = disease.haze * rise + 0.07 * texture
     glass = np.maximum(glass, 0.05) * np.clip(margin / (0.3 * disease.softness) + 0.5, 0, 1)
     within = np.clip(margin / 0.2, 0, 1)
@@ -236,7 +247,7 @@ def _liking(
     outward = np.clip((length(x / patient.half_width_mm, back) - 0.35) / 0.3, 0, 1)
     place = disease.peripheral_preference * exp(-depth / 14) * outward
     place = place + disease.basal_preference * (0.5 - u) + disease.posterior_preference * back * 0.6
-    place = place + disease.left_preference * np.sign(x)
+    place = place + disease.left_preference * np.sign(x) - disease.level_preference * np.abs(u - disease.level)
     place = place + _CLUSTERING * smooth_noise(rng, coarse, _CLUSTER_MM)
     upper, lower = (1.1 * smooth_noise(rng, coarse, disease.lesion_scale_mm) for _ in range(2))
     by_lobe = np.asarray(_LOBE_LIKING) + rng.normal(0, 0.25, len(LOBES))

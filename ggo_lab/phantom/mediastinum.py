@@ -40,6 +40,9 @@ BRONCHI = {
 _OESOPHAGUS = (
     (3, -18, 275, 6), (4, 6, 222, 6), (5, 22, 180, 6), (5, 25, 150, 6.5), (2, 24, 110, 6.5), (9, 13, 66, 6.5),
 )  # fmt: skip
+_WIDER_A_YEAR = 0.004  # how much the aorta's radius grows with age, relative; from memory 0.12 mm of 33 a year
+_MEAN_AGE, _FIRST_PLAQUE_AGE, _YEARS_A_PLAQUE = 58, 52, 4
+_PLAQUE_MM, _PLAQUE_HU = (1.2, 2.4), 650.0
 _HEART_REGION = ((-40.0, -150.0, -130.0), (240.0, 80.0, 150.0))  # corners (z, y, x) of what it may reach, mm
 _FAR_MM = 60.0
 _LEFT_WALL_MM, _THIN_WALL_MM = 11.0, 4.0  # of the left ventricle, and of the other chambers with their fat
@@ -140,11 +143,20 @@ def _open(box: tuple[slice, slice, slice]) -> tuple:
     return tuple(tuple(part if a == axis else slice(None) for a in range(3)) for axis, part in enumerate(box))
 
 
-def draw_great_vessels(patient: Patient, grid: Grid, hu: np.ndarray) -> None:
-    """Draw great vessels and oesophagus."""
-    lines = [curve(patient.place(knots)) for knots in (AORTA, *_PULMONARY, *_VENOUS, *_BRANCHES)]
+def draw_great_vessels(patient: Patient, grid: Grid, hu: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw great vessels, the plaques in an old aorta's wall, and the oesophagus."""
+    older = 1 + _WIDER_A_YEAR * (patient.age_years - _MEAN_AGE)
+    aorta = curve(patient.place(AORTA) * (1, 1, 1, older))
+    lines = [aorta, *(curve(patient.place(knots)) for knots in (*_PULMONARY, *_VENOUS, *_BRANCHES))]
     points, radii = (np.concatenate(parts) for parts in zip(*lines, strict=True))
     paint(hu, stamp(grid, points, radii), patient.blood_hu + patient.contrast_hu)
+    plaques = max(0, patient.age_years - _FIRST_PLAQUE_AGE) // _YEARS_A_PLAQUE
+    if plaques:
+        points, radii = aorta
+        chosen = rng.integers(len(points) // 4, len(points), plaques)  # from the arch on downwards
+        outward = rng.standard_normal((plaques, 3))
+        outward *= (radii[chosen] / np.linalg.norm(outward, axis=1))[:, None]
+        paint(hu, stamp(grid, points[chosen] + outward, rng.uniform(*_PLAQUE_MM, plaques)), _PLAQUE_HU)
     points, radii = curve(patient.place(_OESOPHAGUS))
     paint(hu, stamp(grid, points, radii), 38.0)
 

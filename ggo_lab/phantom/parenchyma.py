@@ -8,7 +8,7 @@ from ggo_lab.phantom.patient import Patient
 from ggo_lab.phantom.stamps import paint, stamp
 from ggo_lab.phantom.steady import exp
 
-_TEXTURE_HU = 15.0  # of what is too fine to be drawn: acini, the smallest vessels
+_TEXTURE_HU = 13.7  # of what is too fine to be drawn: acini, the smallest vessels
 _EMPHYSEMA_HU = -985.0
 _CALCIUM_HU = 700.0
 

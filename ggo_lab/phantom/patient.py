@@ -43,8 +43,10 @@ CONFOUNDERS = {
     "motion": 0.15,
     "nodules": 0.10,
 }
+_LUNG_MARGIN_MM = 12.0
 _ARMS_DOWN = 0.08  # share of patients too ill to lift their arms
 _CONTRAST = 0.15  # share of scans with contrast medium
+_SHALLOWEST = 0.55  # of a full breath: about what stays after breathing out, and as little as the short of breath hold
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Patient:
     Attributes:
         sex: "female" or "male".
         scale: body size relative to the reference chest.
-        lung_volume_l: lung volume aimed at, litres.
+        age_years: it widens the aorta and hardens its wall, thins the marrow, and hardens the ribs' cartilage.
+        inspiration: how deep the breath was, as a share of a full one, 0..1.
+        lung_volume_l: lung volume aimed at, at this breath, litres.
         lung_height_mm: from the deepest recess to the higher apex, mm.
         half_width_mm, half_depth_mm: of the chest's inside, at its widest, mm.
         fat_mm, breast_mm, muscle_mm: thickness of the fat under the skin, of the breasts (0: none) and of the
@@ -70,6 +74,8 @@ class Patient:
     """
 
     sex: str
+    age_years: int
+    inspiration: float
     scale: float
     lung_volume_l: float
     lung_height_mm: float
@@ -120,6 +126,8 @@ class Patient:
 def sample_patient(
     rng: np.random.Generator,
     sex: str | None = None,
+    age_years: int | None = None,
+    inspiration: float | None = None,
     lung_volume_l: float | None = None,
     arms: str | None = None,
     contrast_hu: float | None = None,
@@ -127,13 +135,18 @@ def sample_patient(
 ) -> Patient:
     """Draw one adult; what is given is kept, and the same random numbers decide the rest.
 
-    Supine lung volume is 4.07 +- 1.19 L; the other ranges are common radiological ones.
+    Supine lung volume at full inspiration is 4.07 +- 1.19 L; the other ranges are common radiological ones. What a
+    shallow breath leaves out is air, not tissue: the lung is smaller and as much denser.
     """
+    later = rng.spawn(1)[0]  # what was added last, drawn apart from what others rest on
+    drawn_age = int(np.clip(later.normal(58, 16), 20, 92))
+    drawn_inspiration = float(1 - (1 - _SHALLOWEST) * later.random() ** 1.5)
+    inspiration = drawn_inspiration if inspiration is None else float(inspiration)
     drawn_sex = "female" if rng.random() < 0.5 else "male"
     sex = sex or drawn_sex
     scale = float(np.clip((1.02 if sex == "male" else 0.93) + rng.normal(0, 0.045), 0.82, 1.15))
     volume = float(np.clip((4.45 if sex == "male" else 3.65) + rng.normal(0, 1.1), 2.0, 6.8))
-    volume = volume if lung_volume_l is None else float(lung_volume_l)
+    volume = max(volume * inspiration, 1.7) if lung_volume_l is None else float(lung_volume_l)
     slender = rng.normal(0, 0.05)
     # The chest's cross-section follows the body, the lungs' height then gives the volume.
     stretch = (volume / _REFERENCE_VOLUME_L / scale**3) ** (1 / 3)
@@ -151,9 +164,11 @@ def sample_patient(
     drawn_confounders = tuple(name for name, here in zip(CONFOUNDERS, present, strict=True) if here)
     return Patient(
         sex=sex,
+        age_years=drawn_age if age_years is None else int(age_years),
+        inspiration=inspiration,
         scale=scale,
         lung_volume_l=volume,
-        lung_height_mm=float(np.clip(height, 185, 330)),
+        lung_height_mm=float(np.clip(height, 150, 330)),
         half_width_mm=float(width),
         half_depth_mm=float(depth),
         fat_mm=float(np.clip(rng.gamma(3.0, 4.2) + (4 if sex == "female" else 2), 4, 38)),
@@ -164,8 +179,8 @@ def sample_patient(
         heart_scale=float(np.clip(rng.normal(1.0, 0.07), 0.85, 1.2)),
         heart_tilt=float(rng.normal(1.0, 0.12)),
         spine_sway_mm=float(rng.normal(0, 3)),
-        lung_hu=float(rng.normal(-876, 17)),
-        gradient_hu=float(rng.uniform(12, 57)),
+        lung_hu=float(-1000 + rng.normal(122, 15) / inspiration),
+        gradient_hu=float(rng.uniform(12, 57) / inspiration),
         blood_hu=float(rng.uniform(36, 52)),
         contrast_hu=float(contrast_hu) if contrast_hu is not None else (enhancement if enhanced else 0.0),
         arms=arms or drawn_arms,
@@ -174,11 +189,21 @@ def sample_patient(
     )
 
 
-def body_box(patient: Patient) -> tuple[tuple, tuple]:
-    """Corners (z, y, x) in mm of what the scan shows: lungs with a margin, the body's full width below the arms."""
+def body_width_mm(patient: Patient) -> float:
+    """Width of a picture that holds the whole body, with its arms where they lie beside it, mm."""
     around = patient.half_width_mm + 30 * patient.scale + patient.fat_mm + 14
     if patient.arms == "down":
         around += 62 * patient.scale
-    middle = 12.0
+    return 2 * around
+
+
+def lung_width_mm(patient: Patient) -> float:
+    """Width of the narrowest picture that holds both lungs, mm."""
+    return 2 * (patient.half_width_mm + _LUNG_MARGIN_MM)
+
+
+def seen_box(patient: Patient, field_of_view_mm: float) -> tuple[tuple, tuple]:
+    """Corners (z, y, x) in mm of what the scan shows: the lungs' height with a margin, and a square of that width."""
+    around, middle = field_of_view_mm / 2, 12.0
     top = patient.lung_height_mm * 1.035 + 8
     return (-14.0, middle - around, -around), (top, middle + around, around)

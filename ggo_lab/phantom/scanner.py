@@ -35,8 +35,12 @@ KERNELS = {
 }
 _KERNEL_SHARES = {"smooth": 0.25, "standard": 0.45, "sharp": 0.30}
 _OVERSHOOT_MM = 1.0  # width of the rim that a sharp kernel draws along edges
-# Sd in the aorta: 11.4 HU from model-based reconstruction to 37.5 HU from filtered back projection at routine dose.
+# Sd in the aorta: 11.4 HU from model-based reconstruction, 18.4 hybrid, 37.5 HU from filtered back projection at
+# routine dose; at a quarter of it 16.4, 32.6 and 80: the power of the dose by which each grows.
 _NOISE_HU = (11.0, 40.0)
+_NOISE_POWER = ((11.4, 18.4, 37.5), (0.262, 0.413, 0.547))
+_LOW_DOSE, _LOW_DOSES = 0.15, (0.25, 0.6)  # share of the scans made at low dose, and how low
+_FIELD_SHARE = (0.9, 1.12)  # of the body's width that the picture shows
 _SLICE_MM = (1.0, 8.0)
 _THIN_SLICES = 0.35  # share of the scans whose slices are thinner than the distance between them
 
@@ -48,7 +52,9 @@ class Scanner:
     Attributes:
         slice_mm: thickness of a slice, mm; None: as the distance between slices.
         kernel: name in KERNELS.
+        dose: relative to a routine scan.
         noise_hu: standard deviation of the noise in the middle of the chest, HU.
+        field_share: width of the picture as a share of the body's.
         padded: whether the corners outside the circular field of view hold padding.
         couch_gap_mm: distance from the back to the couch, mm.
         motion_mm: how far the heart's beat shifts the lung beside it during a slice, mm; 0: not seen.
@@ -56,7 +62,9 @@ class Scanner:
 
     slice_mm: float | None
     kernel: str
+    dose: float
     noise_hu: float
+    field_share: float
     padded: bool
     couch_gap_mm: float
     motion_mm: float
@@ -66,6 +74,7 @@ def sample_scanner(
     rng: np.random.Generator,
     slice_mm: float | None = None,
     kernel: str | None = None,
+    dose: float | None = None,
     noise_hu: float | None = None,
     padded: bool | None = None,
     motion: bool = False,
@@ -74,11 +83,17 @@ def sample_scanner(
     thin, thin_mm = rng.random() < _THIN_SLICES, float(rng.uniform(_SLICE_MM[0], 2.5))
     drawn_kernel = str(rng.choice(list(_KERNEL_SHARES), p=list(_KERNEL_SHARES.values())))
     drawn_noise = float(rng.uniform(*_NOISE_HU))
+    later = rng.spawn(1)[0]  # what was added last, drawn apart from what others rest on
+    low, low_dose = later.random() < _LOW_DOSE, float(later.uniform(*_LOW_DOSES))
+    dose = (low_dose if low else 1.0) if dose is None else float(dose)
+    drawn_noise *= dose ** -np.interp(drawn_noise, *_NOISE_POWER)
     drawn_padded, gap, shift = bool(rng.random() < 0.4), float(rng.uniform(1, 6)), float(rng.uniform(3, 6))
     return Scanner(
         slice_mm=slice_mm if slice_mm is not None else (thin_mm if thin else None),
         kernel=kernel or drawn_kernel,
-        noise_hu=drawn_noise if noise_hu is None else float(noise_hu),
+        dose=dose,
+        noise_hu=float(drawn_noise if noise_hu is None else noise_hu),
+        field_share=float(later.uniform(*_FIELD_SHARE)),
         padded=drawn_padded if padded is None else bool(padded),
         couch_gap_mm=gap,
         motion_mm=shift if motion else 0.0,
