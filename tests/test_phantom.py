@@ -329,13 +329,15 @@ def test_one_choice_changes_no_other():
         "contrast_hu": 150.0,
         "kernel": "sharp",
         "noise_hu": 33.0,
+        "age_years": 71,
+        "field_of_view_mm": 480.0,
     }.items():
         changed = make_phantom(seed=9, shape=(8, 32, 32), **{name: value}).truth.drawn
         follow = {name, "involvement_by_part"}
         if name == "sex":  # size, breasts and muscles follow the sex
             follow |= {key for key in drawn if key.endswith("_mm") or key in ("scale", "lung_volume_l")}
         if name == "arms":
-            follow |= {"slice_mm"}
+            follow |= {"field_of_view_mm"}
         assert {key: drawn[key] for key in drawn if key not in follow} == {
             key: changed[key] for key in drawn if key not in follow
         }, name
@@ -349,6 +351,58 @@ def test_sex_and_lung_volume_are_seen():
     assert big.truth.lungs.sum() * big.voxel_ml == pytest.approx(5500, rel=0.12)
     assert small.truth.lungs.sum() * small.voxel_ml == pytest.approx(2500, rel=0.12)
     assert big.truth.drawn["breast_mm"] == 0 < small.truth.drawn["breast_mm"]
+
+
+def test_a_shallow_breath_leaves_a_smaller_denser_lung_with_the_same_tissue():
+    full, shallow = (
+        make_phantom(involvement=0, seed=2, shape=(24, 64, 64), inspiration=share, confounders=()) for share in (1, 0.6)
+    )
+    litres = [scan.truth.lungs.sum() * scan.voxel_ml / 1000 for scan in (full, shallow)]
+    assert litres[1] == pytest.approx(0.6 * litres[0], rel=0.12)
+    inside = [ndimage.binary_erosion(scan.truth.lungs & ~scan.truth.masks["vessels"]) for scan in (full, shallow)]
+    density = [np.median(scan.hu[mask]) + 1000 for scan, mask in zip((full, shallow), inside, strict=True)]
+    assert density[1] == pytest.approx(density[0] / 0.6, rel=0.15)
+    assert full.truth.drawn["sex"] == shallow.truth.drawn["sex"]
+
+
+def test_age_thins_the_marrow_and_hardens_the_aorta(plain):
+    young, old = (another(grade=None, involvement=0.0, age_years=age, noise_hu=0) for age in (25, 85))
+    assert np.array_equal(young.truth.lungs, old.truth.lungs)
+    change = old.hu.astype(int) - young.hu
+    marrow = (young.hu > 150) & (young.hu < 280)
+    assert np.median(change[marrow]) < -20
+    assert (change > 100).sum() * plain.voxel_ml > 1  # plaques, and cartilage that took up calcium
+
+
+def test_less_dose_is_more_noise():
+    def spread(**choices):
+        scan = make_phantom(involvement=0, seed=3, shape=(8, 96, 96), confounders=(), **choices)
+        return scan.truth.drawn["noise_hu"]
+
+    assert 1.4 < spread(dose=0.25) / spread(dose=1) < 2.2  # the published rise is 1.4 to 2.1, by reconstruction
+    assert spread(dose=0.25, noise_hu=20) == 20
+
+
+def test_the_field_of_view_sets_the_pixel_and_may_cut_the_body_but_not_the_lungs(plain):
+    wide, narrow = another(field_of_view_mm=500), another(field_of_view_mm=290)
+    columns = SMALL[2]
+    assert wide.spacing[2] == pytest.approx(500 / columns) and narrow.spacing[2] == pytest.approx(290 / columns)
+    volumes = [scan.truth.lungs.sum() * scan.voxel_ml for scan in (plain, wide, narrow)]
+    assert max(volumes) < 1.03 * min(volumes)
+    middle = len(narrow.hu) // 2
+    assert (narrow.hu[middle, columns // 2, [0, -1]] > -300).any() and (wide.hu[middle, :, [0, -1]] < -300).all()
+    assert not narrow.truth.lungs[:, :, [0, -1]].any()
+    with pytest.raises(ChoiceError, match="for the lungs of this patient"):
+        another(field_of_view_mm=150)
+
+
+def test_some_mild_disease_keeps_to_one_level_and_spreads_later():
+    def preference(involvement):
+        drawn = [sample_disease(np.random.default_rng(seed), involvement).level_preference for seed in range(200)]
+        return np.mean(np.array(drawn) > 0)
+
+    assert 0.3 < preference(0.05) < 0.6
+    assert preference(0.4) == 0
 
 
 def test_arms_lie_beside_the_chest(plain):
@@ -603,6 +657,10 @@ def test_growing_disease_keeps_its_character():
         ({"sex": "man"}, "sex='man'"),
         ({"arms": "left"}, "arms='left'"),
         ({"lung_volume_l": 40}, "1.5 to 7.5 litres"),
+        ({"age_years": 7}, "18 to 100 years"),
+        ({"inspiration": 0}, "0.5 to 1 of a full breath"),
+        ({"dose": -1}, "0.1 to 2 of a routine dose"),
+        ({"field_of_view_mm": 900}, "600 mm"),
         ({"contrast_hu": "yes"}, "contrast_hu='yes'"),
         ({"confounders": ("cough",)}, "confounders='cough'"),
         ({"patterns": "ggo"}, "patterns='ggo'"),

@@ -139,7 +139,7 @@ def make_phantom(
     )
     check_number("field_of_view_mm", field_of_view_mm, lung_width_mm(patient), 600, "mm, for the lungs of this patient")
     if field_of_view_mm is None:
-        field_of_view_mm = max(scanner.field_share * body_width_mm(patient), lung_width_mm(patient))
+        field_of_view_mm = max(patient.field_share * body_width_mm(patient), lung_width_mm(patient))
     disease_rng = np.random.default_rng([patient_seed, 6])
     disease = sample_disease(disease_rng, target, distribution, patterns)
 

@@ -44,6 +44,7 @@ CONFOUNDERS = {
     "nodules": 0.10,
 }
 _LUNG_MARGIN_MM = 12.0
+_FIELD_SHARES = (0.9, 1.12)
 _ARMS_DOWN = 0.08  # share of patients too ill to lift their arms
 _CONTRAST = 0.15  # share of scans with contrast medium
 _SHALLOWEST = 0.55  # of a full breath: about what stays after breathing out, and as little as the short of breath hold
@@ -69,6 +70,7 @@ class Patient:
         lung_hu, gradient_hu: median attenuation of the parenchyma and its rise from front to back, HU.
         blood_hu, contrast_hu: attenuation of blood, and what contrast medium adds in the aorta (0: none), HU.
         arms: "up" (beside the head, out of the scan) or "down" (beside the chest).
+        field_share: width of the picture, as a share of what holds the whole body.
         fissure_turn: phase of the fissures' undulation, radians.
         confounders: what looks like disease and is none, or changes the lungs besides it; names in CONFOUNDERS.
     """
@@ -94,6 +96,7 @@ class Patient:
     blood_hu: float
     contrast_hu: float
     arms: str
+    field_share: float
     fissure_turn: float
     confounders: tuple[str, ...]
 
@@ -184,6 +187,7 @@ def sample_patient(
         blood_hu=float(rng.uniform(36, 52)),
         contrast_hu=float(contrast_hu) if contrast_hu is not None else (enhancement if enhanced else 0.0),
         arms=arms or drawn_arms,
+        field_share=float(later.uniform(*_FIELD_SHARES)),
         fissure_turn=float(rng.uniform(0, 2 * np.pi)),
         confounders=drawn_confounders if confounders is None else tuple(confounders),
     )

@@ -40,7 +40,6 @@ _OVERSHOOT_MM = 1.0  # width of the rim that a sharp kernel draws along edges
 _NOISE_HU = (11.0, 40.0)
 _NOISE_POWER = ((11.4, 18.4, 37.5), (0.262, 0.413, 0.547))
 _LOW_DOSE, _LOW_DOSES = 0.15, (0.25, 0.6)  # share of the scans made at low dose, and how low
-_FIELD_SHARE = (0.9, 1.12)  # of the body's width that the picture shows
 _SLICE_MM = (1.0, 8.0)
 _THIN_SLICES = 0.35  # share of the scans whose slices are thinner than the distance between them
 
@@ -54,7 +53,6 @@ class Scanner:
         kernel: name in KERNELS.
         dose: relative to a routine scan.
         noise_hu: standard deviation of the noise in the middle of the chest, HU.
-        field_share: width of the picture as a share of the body's.
         padded: whether the corners outside the circular field of view hold padding.
         couch_gap_mm: distance from the back to the couch, mm.
         motion_mm: how far the heart's beat shifts the lung beside it during a slice, mm; 0: not seen.
@@ -64,7 +62,6 @@ class Scanner:
     kernel: str
     dose: float
     noise_hu: float
-    field_share: float
     padded: bool
     couch_gap_mm: float
     motion_mm: float
@@ -93,7 +90,6 @@ def sample_scanner(
         kernel=kernel or drawn_kernel,
         dose=dose,
         noise_hu=float(drawn_noise if noise_hu is None else noise_hu),
-        field_share=float(later.uniform(*_FIELD_SHARE)),
         padded=drawn_padded if padded is None else bool(padded),
         couch_gap_mm=gap,
         motion_mm=shift if motion else 0.0,
