@@ -113,9 +113,7 @@ def networks(cohort: gl.Cohort, seeds: int) -> None:
         clean = replace(images, table=images.table.assign(split=images.table["name"].map(split)))
         judged["clean"].append(judge_network(clean, seed))
         judged["leaked"].append(judge_network(pf.plant_label_pixel(clean), seed))
-    print(
-        f"\n{NETWORK} from random weights, {NETWORK_SIZE} x {NETWORK_SIZE} pixels, {EPOCHS} epochs, {seeds} seeds each\n"
-    )
+    print(f"\n{NETWORK} from random weights, {NETWORK_SIZE} x {NETWORK_SIZE} pixels, {EPOCHS} epochs, {seeds} seeds\n")
     print("| caught by | of those trained on leaked images | of those trained on clean ones |\n|---|---|---|")
     for name in judged["clean"][0][1]:
         counts = (sum(alarms[name] for _, alarms in judged[kind]) for kind in ("leaked", "clean"))
