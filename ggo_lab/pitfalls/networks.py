@@ -31,11 +31,14 @@ def find_corner_reader(model: Backbone, images: ImageSet, corner: int = 4, swaps
         raise CohortError("The probe needs scans of known grade, of two grades or more.")
     place, pixels = corner_mask(images.pixels.shape[2:], corner), np.asarray(images.pixels)
     rng = np.random.default_rng(seed)
-    givers = np.concatenate([rng.permutation(len(images)) for _ in range(swaps)])
-    swapped = np.tile(pixels, (swaps, 1, 1, 1))
-    swapped[:, :, place] = pixels[givers][:, :, place]
-    said = predict(model, replace(images.subset(np.tile(np.arange(len(images)), swaps)), pixels=swapped)).predicted
-    corners = beside_chance(images.indices[givers], said, seed)
+    givers, said = [], []
+    for _ in range(swaps):
+        givers.append(rng.permutation(len(images)))
+        swapped = pixels.copy()
+        swapped[:, :, place] = pixels[givers[-1]][:, :, place]
+        said.append(predict(model, replace(images, pixels=swapped)).predicted)
+    said = np.concatenate(said)
+    corners = beside_chance(images.indices[np.concatenate(givers)], said, seed)
     patients = beside_chance(np.tile(images.indices, swaps), said, seed)
     return Finding(
         corners.p < ALARM,
