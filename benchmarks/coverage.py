@@ -1,15 +1,19 @@
-"""Measure how often the 95% intervals hold the truth, by simulation: prints a Markdown table.
+"""Measure how often the 95% intervals hold the truth, by simulation: prints Markdown tables.
 
     python benchmarks/coverage.py [REPEATS]
 
 A network is a table of chances: what it says of a scan of each true grade. From it the true value of every measure is
 known, test splits can be drawn at will, and the intervals of each can be held against the truth. "Plain" is the
-bootstrap without imagined patients, for the docstring of bootstrap_weights.
+bootstrap without imagined patients, for the docstring of bootstrap_weights. Bands of confidence are held against
+networks that are right as often as they say, or surer than that; conformal sets against a network trained on phantoms.
 """
 
 import sys
+import time
 
+import machine
 import numpy as np
+from scipy.special import softmax
 
 import ggo_lab as gl
 from ggo_lab.evaluation import measures
@@ -34,6 +38,10 @@ FROM_COUNTS = {
 SAME_FATE = 0.6  # share of scans whose difficulty is the same for both networks of a pair
 SEEDS = 3  # runs of training of each network of a pair
 SEED_SD = 0.05  # by how much of the way to random guessing one run differs from the next
+OF_A_GRADE = ("precision", "recall", "F1")
+OVERSURE = 0.5  # temperature of a network that is surer than it is right
+ANSWERED = (0.25, 0.5, 1.0)  # shares of the scans
+STATED = (0.8, 0.9)  # coverage of conformal sets
 
 
 def usual_grades(n: int) -> np.ndarray:
@@ -67,18 +75,86 @@ def cover_reports(n: int, network: np.ndarray, repeats: int, draws: int, seed: i
     rng = np.random.default_rng(seed)
     true = usual_grades(n)
     truth = true_values(network, np.bincount(true) / len(true), rng)
-    held = {name: 0 for name in [*truth, "macro-F1, plain"]}
+    each = true_per_grade(network, np.bincount(true) / len(true))
+    held = dict.fromkeys([*truth, "macro-F1, plain"], 0)
+    held |= {name: np.zeros(4) for name in each}
     for _ in range(repeats):
         said = predicted_by(network, true, rng.random(len(true)))
         report = gl.evaluate(predictions_of(true, said, rng), draws=draws)
         for name, value in truth.items():
             low, high = report.interval(name)
             held[name] += low <= value <= high
+        for name, values in each.items():
+            held[name] += (report.per_grade[f"{name} low"] <= values) & (values <= report.per_grade[f"{name} high"])
         weights = plain_weights(true, draws, rng)
         plain = measures.macro_f1(measures.confusion(true, said, weights), np.ones(4, bool))
         low, high = percentile_interval(plain)
         held["macro-F1, plain"] += low <= truth["macro-F1"] <= high
-    return {name: count / repeats for name, count in held.items()}
+    shares = {name: held[name] / repeats for name in truth} | {"macro-F1, plain": held["macro-F1, plain"] / repeats}
+    for name in each:
+        shares |= {name: held[name].mean() / repeats, f"{name}, worst grade": held[name].min() / repeats}
+    return shares
+
+
+def true_per_grade(network: np.ndarray, shares: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of each grade on endlessly many scans, (4,) each."""
+    counts = network * shares[:, None]
+    right, true, said = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
+    return {"precision": right / said, "recall": right / true, "F1": 2 * right / (true + said)}
+
+
+def sure_of_itself(n: int, rng: np.random.Generator, temperature: float = 1.0, prefix: str = "s") -> gl.Predictions:
+    """Predictions of a network whose probabilities are true at temperature 1, and too sure below."""
+    logits = rng.normal(0, 1.5, (n, 4))
+    true = (rng.random(n)[:, None] > softmax(logits, axis=1).cumsum(axis=1)).sum(axis=1).clip(max=3)
+    names = [f"{prefix}{i}" for i in range(n)]
+    return gl.Predictions(names, names, true, softmax(logits / temperature, axis=1))
+
+
+def cover_confidence(n: int, temperature: float, repeats: int, seed: int) -> dict[str, float]:
+    """Share of repeats in which risk-coverage bands hold the true risk, and calibration stays within its bands."""
+    rng = np.random.default_rng(seed)
+    crowd = sure_of_itself(400_000, rng, temperature)
+    confidence = crowd.probabilities.max(axis=1)
+    order = np.argsort(-confidence)
+    risk = np.cumsum((crowd.predicted != crowd.indices)[order]) / np.arange(1, len(order) + 1)
+    held = {f"risk, {share:.0%} answered": [] for share in ANSWERED}
+    held |= {"a bin within its band": [], "calibration error below its bound": []}
+    for _ in range(repeats):
+        found = sure_of_itself(n, rng, temperature)
+        curve = gl.risk_coverage(found)
+        for share, name in zip(ANSWERED, held, strict=False):
+            row = curve.iloc[np.searchsorted(curve["coverage"], share - 1e-9)]
+            # Of endlessly many scans those that are as sure as the threshold asks for.
+            true = risk[np.searchsorted(-confidence[order], -row["threshold"], side="right") - 1]
+            held[name].append(row["low"] <= true <= row["high"])
+        bins = gl.reliability(found, draws=400)
+        held["a bin within its band"] += (
+            bins.table["right"].between(bins.table["band low"], bins.table["band high"]).tolist()
+        )
+        held["calibration error below its bound"].append(bins.error <= bins.chance_high)
+    return {name: float(np.mean(each)) for name, each in held.items()}
+
+
+def cover_sets(judge: gl.Predictions, learnt: int, stated: float, repeats: int, seed: int) -> tuple[float, float]:
+    """Mean coverage and mean size of conformal sets over random divisions into scans learnt from and judged."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(repeats):
+        order = rng.permutation(len(judge))
+        sets = gl.conformal_sets(judge.subset(order[learnt:]), judge.subset(order[:learnt]), stated)
+        found.append((np.divide(*sets.covered), sets.mean_size))
+    return tuple(np.mean(found, axis=0))
+
+
+def phantom_judge() -> gl.Predictions:
+    """What a small network trained on phantoms says of 240 others."""
+    recipe, shape = gl.Recipe(size=32), (16, 64, 64)
+    known = gl.prepare(gl.phantom_cohort(120, shape=shape), recipe, progress=False)
+    unseen = gl.prepare(gl.phantom_cohort(240, seed=1, shape=shape, second_scans=0), recipe, progress=False)
+    model = gl.build_backbone("resnet18", extent="scratch")
+    gl.fit(model, known.train, known.validation, gl.TrainConfig(max_epochs=15, speed="plain"), progress=False)
+    return gl.predict(model, unseen)
 
 
 def cover_differences(n: int, networks: list[np.ndarray], seeds: int, repeats: int, draws: int, seed: int) -> float:
@@ -127,24 +203,53 @@ def _run(network: np.ndarray, seeds: int, rng: np.random.Generator) -> np.ndarra
     return (1 - worse) * network + worse / 4
 
 
-def main(repeats: int) -> None:
-    """Print the tables."""
-    print(f"Share of {repeats} simulated test splits whose 95% interval holds the truth\n")
-    rows = {}
-    for n in SIZES:
-        for name, network in NETWORKS.items():
-            rows[f"{n} scans, {name}"] = cover_reports(n, network, repeats, 400, seed=n)
+def table(head: str, rows: dict[str, dict[str, float]]) -> None:
+    """Print rows of named shares as Markdown."""
     columns = list(next(iter(rows.values())))
-    print(f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+    print(f"\n| {head} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for name, held in rows.items():
         print(f"| {name} | {' | '.join(f'{held[column]:.3f}' for column in columns)} |", flush=True)
-    print("\n| differences of macro-F1 | good, good | great, good | good, poor, great |\n|---|---|---|---|")
+
+
+def main(repeats: int) -> None:
+    """Print the tables."""
+    start = time.process_time()
+    print(f"Share of {repeats} simulated test splits whose 95% interval holds the truth")
+    rows = {
+        (n, name): cover_reports(n, network, repeats, 400, seed=n) for n in SIZES for name, network in NETWORKS.items()
+    }
+    of_grades = [column for column in next(iter(rows.values())) if column.startswith(OF_A_GRADE)]
+    for head, chosen in (("bootstrap", False), ("Wilson, mean over grades", True)):
+        shown = {f"{n} scans, {name}": row for (n, name), row in rows.items()}
+        table(head, {k: {c: v for c, v in row.items() if (c in of_grades) == chosen} for k, row in shown.items()})
     poor, good, great = NETWORKS.values()
-    for n in SIZES:
-        for seeds in (1, SEEDS):
-            groups = ([good, good], [great, good], [good, poor, great])
-            cells = [f"{cover_differences(n, group, seeds, repeats, 400, seed=n):.3f}" for group in groups]
-            print(f"| {n} scans, {seeds} seed{'s' if seeds > 1 else ''} | {' | '.join(cells)} |", flush=True)
+    groups = {"good, good": [good, good], "great, good": [great, good], "good, poor, great": [good, poor, great]}
+    table(
+        "differences of macro-F1",
+        {
+            f"{n} scans, {seeds} seed{'s' if seeds > 1 else ''}": {
+                name: cover_differences(n, group, seeds, repeats, 400, seed=n) for name, group in groups.items()
+            }
+            for n in SIZES
+            for seeds in (1, SEEDS)
+        },
+    )
+    table(
+        "confidence",
+        {
+            f"{n} scans, {name}": cover_confidence(n, temperature, repeats, seed=n)
+            for n in SIZES
+            for name, temperature in (("calibrated", 1.0), ("too sure", OVERSURE))
+        },
+    )
+    judge = phantom_judge()
+    print(f"\nConformal sets of a network on {len(judge)} phantoms, {repeats} divisions\n")
+    print("| learnt from | stated | coverage | grades in a set |\n|---|---|---|---|")
+    for learnt in (23, 61, 120):
+        for stated in STATED:
+            coverage, size = cover_sets(judge, learnt, stated, repeats, seed=learnt)
+            print(f"| {learnt} scans | {stated:.0%} | {coverage:.3f} | {size:.2f} |")
+    print(f"\n{machine.facts()}; {time.process_time() - start:.0f} s of processor time")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,24 @@
     python benchmarks/pitfalls.py [SEEDS]
 
 A cohort of small phantoms is prepared once (the mistakes are in the handling, not in the anatomy); every seed splits it
-anew by patient. Prints a Markdown table.
+anew by patient. Then, for every seed, one small network learns from clean images and one from images that hold their
+grade in a corner pixel; the detectors judge the images and the networks. Prints Markdown tables.
 """
 
 import sys
+import time
 from dataclasses import replace
 
+import machine
 import numpy as np
 from torch import nn
 
 import ggo_lab as gl
 from ggo_lab import pitfalls as pf
+from ggo_lab.training import Speed
 
 SCANS, SHAPE, SIZE = 120, (16, 64, 64), 64
+NETWORK, NETWORK_SIZE, EPOCHS = "resnet18", 32, 12  # small images, so that forty networks take minutes
 
 
 def outcomes(cohort: gl.Cohort, images: gl.ImageSet, seed: int) -> dict[str, tuple[bool, bool]]:
@@ -84,8 +89,43 @@ def _noisy(images: gl.ImageSet, rng: np.random.Generator, signal: float = 0.7) -
     return gl.Predictions(images.names, images.patients, images.indices, shares)
 
 
+def judge_network(images: gl.ImageSet, seed: int) -> tuple[float, dict[str, bool]]:
+    """Train a network; give its macro-F1 on the test split, and whether each detector is alarmed."""
+    model = gl.build_backbone(NETWORK, extent="scratch", seed=seed)
+    config = gl.TrainConfig(max_epochs=EPOCHS, patience=EPOCHS, seed=seed, speed=Speed(channels_last=True))
+    gl.fit(model, images.train, images.validation, config, progress=False)
+    alarms = {
+        "a linear classifier of the corners": pf.find_label_leak(images.train, images.test),
+        "the best single pixel": pf.find_telling_pixel(images.train, images.test),
+        "the network's answers follow exchanged corners": pf.find_corner_reader(model, images.test),
+    }
+    return gl.evaluate(gl.predict(model, images.test), draws=2).macro_f1, {
+        name: found.caught for name, found in alarms.items()
+    }
+
+
+def networks(cohort: gl.Cohort, seeds: int) -> None:
+    """Print how often networks that learnt from leaked and from clean images are caught."""
+    images = gl.prepare(cohort, gl.Recipe(size=NETWORK_SIZE), jobs=1, progress=False)
+    judged = {"leaked": [], "clean": []}
+    for seed in range(seeds):
+        split = cohort.split_by_patient(seed=seed).table.set_index("name")["split"]
+        clean = replace(images, table=images.table.assign(split=images.table["name"].map(split)))
+        judged["clean"].append(judge_network(clean, seed))
+        judged["leaked"].append(judge_network(pf.plant_label_pixel(clean), seed))
+    print(f"\n{NETWORK} from random weights, {NETWORK_SIZE} x {NETWORK_SIZE} pixels, {EPOCHS} epochs, {seeds} seeds\n")
+    print("| caught by | of those trained on leaked images | of those trained on clean ones |\n|---|---|---|")
+    for name in judged["clean"][0][1]:
+        counts = (sum(alarms[name] for _, alarms in judged[kind]) for kind in ("leaked", "clean"))
+        cells = (f"{count} of {seeds} ({gl.wilson(count, seeds)})" for count in counts)
+        print(f"| {name} | {' | '.join(cells)} |")
+    middle = (f"{np.median([score for score, _ in judged[kind]]):.2f}" for kind in ("leaked", "clean"))
+    print(f"| macro-F1 on the test split, median | {' | '.join(middle)} |")
+
+
 def main(seeds: int) -> None:
-    """Print the table."""
+    """Print the tables."""
+    start = time.process_time()
     cohort = gl.phantom_cohort(SCANS, shape=SHAPE)
     images = gl.prepare(cohort, gl.Recipe(size=SIZE), jobs=1, progress=False)
     found = [outcomes(cohort, images, seed) for seed in range(seeds)]
@@ -94,6 +134,8 @@ def main(seeds: int) -> None:
     for name in found[0]:
         caught, alarm = (sum(each[name][i] for each in found) for i in (0, 1))
         print(f"| {name} | {caught} | {alarm} |")
+    networks(cohort, seeds)
+    print(f"\n{machine.facts()}; {time.process_time() - start:.0f} s of processor time")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ggo_lab.cohort import Cohort
@@ -162,7 +163,7 @@ def plot_history(history: History, ax: Axes | None = None, measure: str = "loss"
 
 
 def plot_confusion(report: Report, ax: Axes | None = None) -> Axes:
-    """Draw the confusion matrix: counts, shaded by the share of each true grade."""
+    """Draw the confusion matrix: counts, shaded by the share of each true grade; what is right is framed."""
     ax = _axes(ax)
     counts, percent = report.confusion, report.confusion_percent.fillna(0)
     ax.imshow(percent, cmap="Greys", vmin=0, vmax=130)
@@ -172,7 +173,10 @@ def plot_confusion(report: Report, ax: Axes | None = None) -> Axes:
             text = f"{count}\n{percent.iat[row, column]:.0f}%"
             ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
     ticks = range(len(counts))
-    ax.set_xticks(ticks, counts.columns)
+    for right in ticks:
+        ax.add_patch(Rectangle((right - 0.47, right - 0.47), 0.94, 0.94, fill=False, edgecolor="#444444"))
+    ax.set_xticks(ticks, counts.columns, fontsize="small", va="baseline")
+    ax.tick_params(axis="x", pad=12)  # from the axis to the letters' common baseline
     ax.set_yticks(ticks, [f"{name} ({n})" for name, n in zip(counts.index, counts.sum(axis=1), strict=True)])
     ax.set_xlabel("predicted")
     ax.set_ylabel("true (scans)")
@@ -201,8 +205,10 @@ def plot_scores(reports: Mapping[str, Report], measure: str = "macro-F1", ax: Ax
         ax.plot(majority, row, "|", color="#D55E00", markersize=14, label="majority" if row == 0 else None)
     ax.set_yticks(rows, names)
     ax.set_ylim(len(names) - 0.5, -0.6)
+    if measure in ("macro-F1", "accuracy", "AUC", "two grades off"):
+        ax.set_xlim(0, 1.03)  # shares: whoever sees the whole range sees how wide an interval is
     ax.set_xlabel(f"{measure}, 95% interval")
-    ax.legend(loc="best")
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), handlelength=1, borderpad=0)
     return ax
 
 
@@ -218,7 +224,8 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None) -> Axes:
     ax.axvline(0, color="#444444", linewidth=1, linestyle=":")
     ax.set_yticks(range(len(table)), table.index)
     ax.set_ylim(len(table) - 0.5, -0.6)
-    ax.set_xlabel(f"difference in {comparison.measure}; 95% intervals that hold together")
+    ax.margins(x=0.2)  # room for words beside a point near the edge
+    ax.set_xlabel(f"difference in {comparison.measure}\n95% intervals that hold together")
     return ax
 
 
@@ -238,7 +245,7 @@ def plot_reliability(found: Reliability, ax: Axes | None = None) -> Axes:
     ax.set_xlim(0.25, 1)  # the highest of four probabilities is never below a quarter
     ax.set_ylim(-0.03, 1.03)
     ax.set_xlabel("confidence, the highest of the four probabilities")
-    ax.set_ylabel("share right (beside it: scans)")
+    ax.set_ylabel("share right; number: scans")
     ax.set_title(f"calibration error {found.error:.2f}, by chance {found.by_chance:.2f}")
     ax.legend(loc="lower right")
     return ax
@@ -251,10 +258,12 @@ def plot_risk_coverage(curves: Mapping[str, pd.DataFrame], ax: Axes | None = Non
         curves: of risk_coverage, by the name to show.
     """
     ax = _axes(ax)
+    shade = 0.15 if len(curves) <= 2 else 0.04  # many shades on each other are mud: then edges tell the bands apart
     for (name, curve), color in zip(curves.items(), cycle(_SERIES_COLORS), strict=False):
-        ax.fill_between(
-            curve["coverage"], curve["low"], curve["high"], step="post", color=color, alpha=0.15, linewidth=0
-        )
+        ends = curve["coverage"], curve["low"], curve["high"]
+        ax.fill_between(*ends, step="post", color=color, alpha=shade, linewidth=0)
+        if len(curves) > 2:
+            ax.fill_between(*ends, step="post", facecolor="none", edgecolor=color, alpha=0.45, linewidth=0.8)
         ax.step(curve["coverage"], curve["risk"], where="post", color=color, label=name)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)

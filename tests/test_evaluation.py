@@ -116,8 +116,11 @@ def test_wilson_is_the_papers_example():
     low, high = gl.wilson(3, 5)
     assert (round(low, 2), round(high, 2)) == (0.23, 0.88)
     assert gl.wilson(0, 0) == (0, 1)
-    with pytest.raises(gl.ChoiceError, match="6 of 5"):
-        gl.wilson(6, 5)
+    for successes, n in ((6, 5), (-1, 5), (1.5, 3)):
+        with pytest.raises(gl.ChoiceError, match=f"{successes} of {n}"):
+            gl.wilson(successes, n)
+    with pytest.raises(gl.ChoiceError, match=r"confidence=1\.5"):
+        gl.wilson(1, 3, 1.5)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.95])
@@ -197,6 +200,34 @@ def test_baselines_stand_in_the_table():
         gl.evaluate(predictions, {"twin": predictions.subset(slice(5))})
 
 
+@pytest.mark.parametrize("name", ["value", "low", "high", "majority", "chance"])
+def test_a_baseline_cannot_take_the_place_of_a_column(name):
+    predictions = toy(usual_grades(24))
+    with pytest.raises(gl.ChoiceError, match=f"cannot be called '{name}'"):
+        gl.evaluate(predictions, {name: predictions}, draws=5)
+
+
+def test_a_baseline_with_another_truth_is_refused_and_one_without_is_not():
+    predictions = hard([0, 1], [0, 1])
+    with pytest.raises(gl.CohortError, match="another true grade of scan-1"):
+        gl.evaluate(predictions, {"other": hard([0, 2], [0, 1])}, draws=5)
+    assert gl.evaluate(predictions, {"blind": hard([-1, -1], [0, 1])}, draws=5).scores.loc["accuracy", "blind"] == 1
+
+
+@pytest.mark.parametrize("draws", [0, -1])
+def test_no_draws_are_refused(draws):
+    predictions = hard([0, 1], [0, 1])
+    report = gl.evaluate(predictions, draws=5)
+    for ask in (
+        lambda: gl.evaluate(predictions, draws=draws),
+        lambda: gl.compare({"a": report, "b": report}, draws=draws),
+        lambda: gl.how_many_scans_needed(report, 0.1, draws=draws),
+        lambda: gl.reliability(predictions, draws=draws),
+    ):
+        with pytest.raises(gl.ChoiceError, match=f"draws={draws}"):
+            ask()
+
+
 def test_baselines_are_matched_by_name_not_by_order():
     predictions = toy(usual_grades(40))
     turned = predictions.subset(np.arange(len(predictions))[::-1])
@@ -258,6 +289,22 @@ def test_predictions_must_be_probabilities():
         gl.Predictions(["a"], ["a"], np.array([0]), np.array([[2.0, -1.0, 0.0, 0.0]]))
     with pytest.raises(gl.CohortError, match="do not fit together"):
         gl.Predictions(["a"], ["a"], np.array([0]), np.ones((2, 4)) / 4)
+
+
+@pytest.mark.parametrize("indices", [[4, 0], [-2, 0], [1.0, 0.0], [np.nan, 0.0]])
+def test_indices_that_are_no_grades_are_refused(indices):
+    with pytest.raises(gl.CohortError, match="from 0 to 3, and -1"):
+        gl.Predictions(["a", "b"], ["a", "b"], np.array(indices), np.eye(4)[[0, 0]])
+
+
+def test_a_scan_has_one_prediction():
+    with pytest.raises(gl.CohortError, match="1 scans have more than one prediction, such as a"):
+        gl.Predictions(["a", "b", "a"], ["a", "b", "a"], np.array([0, 1, 2]), np.eye(4)[[0, 1, 2]])
+
+
+def test_plain_lists_become_arrays():
+    found = gl.Predictions(["a"], ["a"], [2], [[0, 0, 1, 0]])
+    assert found.indices.tolist() == [2] and found.probabilities.dtype == np.float64
 
 
 def test_predictions_as_a_frame():

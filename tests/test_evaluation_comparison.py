@@ -85,6 +85,19 @@ def test_what_cannot_be_compared_is_refused():
         gl.compare({"a": report, "b": report}, "F2")
 
 
+def test_a_measure_that_is_no_number_cannot_be_compared():
+    one_grade = gl.evaluate(hard([1] * 6, [1, 1, 1, 0, 1, 1]), draws=9)
+    for ask in (
+        lambda: gl.compare({"a": one_grade, "b": one_grade}, "AUC", draws=20),
+        lambda: gl.how_many_scans_needed(one_grade, 0.1, "AUC"),
+    ):
+        with pytest.raises(gl.ChoiceError, match=r"AUC of .* is no number: these 6 scans hold too few grades"):
+            ask()
+    values = np.random.default_rng(0).normal(size=(2, 400))
+    holes = np.concatenate([values, [[np.nan], [0.0]]], axis=1)  # one draw in which one number is none
+    assert simultaneous_intervals(holes) == simultaneous_intervals(values)
+
+
 def test_one_simultaneous_interval_is_a_percentile_interval_and_many_are_wider():
     values = np.random.default_rng(0).normal(size=(12, 4000))
     (one,) = simultaneous_intervals(values[:1])

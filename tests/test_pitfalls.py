@@ -1,8 +1,11 @@
 """Pitfalls: each that is planted is caught, and nothing is caught where nothing was planted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from squares import config, tiny
 from torch import nn
 
 import ggo_lab as gl
@@ -43,6 +46,51 @@ def test_clean_corners_seldom_raise_the_alarm():
     assert alarms <= 2  # 1 of 100 is allowed
     with pytest.raises(gl.CohortError, match="two grades or more"):
         pf.find_label_leak(noisy.train, noisy.test.subset(slice(0, 1)))
+
+
+@pytest.mark.parametrize("corner", [0, 17])
+def test_corners_that_are_none_are_refused(corner):
+    images = image_set()
+    with pytest.raises(gl.ChoiceError, match=f"corner={corner} pixels do not fit 32 x 32 pixels; give 1 to 16"):
+        pf.find_label_leak(images.train, images.test, corner)
+
+
+@pytest.mark.parametrize("step", [1, 60])
+def test_a_telling_pixel_is_found_wherever_it_lies(step):
+    images = image_set(noise_in_corners=True)
+    assert not pf.find_telling_pixel(images.train, images.test).caught
+    rng = np.random.default_rng(1)
+    images.pixels[:, 1, 20, 3] = step * (1 + images.indices)  # outside the corners, outside the body
+    assert not pf.find_label_leak(images.train, images.test).caught
+    found = pf.find_telling_pixel(images.train, images.test)
+    assert found.caught and "row 20 and column 3 of channel 1 alone grades with a mean recall of 1.00" in str(found)
+    order = rng.permutation(32 * 32)
+    shuffled = replace(images, pixels=images.pixels.reshape(60, 3, -1)[:, :, order].reshape(images.pixels.shape))
+    again = pf.find_telling_pixel(shuffled.train, shuffled.test)
+    assert again.caught and again.sentence.split("alone")[1] == found.sentence.split("alone")[1]
+    with pytest.raises(gl.CohortError, match="two grades or more"):
+        pf.find_telling_pixel(images.train, images.test.subset(slice(0, 1)))
+
+
+def fitted(images, learning_rate=3e-3):
+    model = tiny()
+    fit_to = config(max_epochs=25, patience=25, lr=learning_rate, flip=False)
+    gl.fit(model, images.train, images.validation, fit_to, progress=False)
+    return model
+
+
+def test_a_network_that_reads_corners_is_caught_and_an_honest_one_is_not():
+    honest = image_set(n=100)
+    assert not pf.find_corner_reader(fitted(honest), honest.test).caught
+    blank = honest.pixels.copy()
+    blank[:, :, 8:24, 8:24] = 60
+    blank[:, :, 1, 1] = 60 * (1 + honest.indices[:, None])  # nothing to learn from but the leak
+    leaked = replace(honest, pixels=blank)
+    found = pf.find_corner_reader(fitted(leaked), leaked.test)
+    assert found.caught and "given the corners of other scans" in found.sentence
+    unknown = replace(honest, table=honest.table.assign(grade=pd.NA))
+    with pytest.raises(gl.CohortError, match="known grade"):
+        pf.find_corner_reader(tiny(), unknown)
 
 
 def test_a_split_by_slice_is_caught():

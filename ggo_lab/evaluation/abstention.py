@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ggo_lab.errors import ChoiceError
+from ggo_lab.errors import ChoiceError, CohortError
 from ggo_lab.evaluation.calibration import check_apart, known_of
 from ggo_lab.evaluation.intervals import Interval, wilson
 from ggo_lab.evaluation.predictions import Predictions
@@ -114,10 +114,13 @@ def conformal_sets(predictions: Predictions, validation: Predictions, coverage: 
         validation: the same network's predictions for scans of known grade, of other patients.
         coverage: the share of sets that shall hold the true grade, above 0 and below 1.
     Raises:
-        ChoiceError: a coverage that is none. CohortError: a patient in both, or no scan of known grade to learn from.
+        ChoiceError: a coverage that is none.
+        CohortError: a patient in both, no scan of known grade to learn from, or none to make a set for.
     """
     if not 0 < coverage < 1:
         raise ChoiceError(f"coverage={coverage} must lie between 0 and 1, such as 0.9 for nine of ten scans.", coverage)
+    if len(predictions) == 0:
+        raise CohortError("There is no scan to make a set for; is the split empty?")
     check_apart(predictions, validation)
     learnt = known_of(validation)
     n = len(learnt)

@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from ggo_lab.errors import ChoiceError, CohortError
-from ggo_lab.evaluation.intervals import CONFIDENCE
+from ggo_lab.evaluation.intervals import CONFIDENCE, check_draws
 from ggo_lab.evaluation.predictions import Predictions
 
 _TEMPERATURES = (0.05, 20.0)  # where a temperature is searched; beyond, probabilities are all but 0 or 1, or all equal
@@ -68,10 +68,11 @@ def reliability(predictions: Predictions, bins: int = 10, draws: int = 2000, see
         bins: equal parts of 0..1.
         draws: of chance. seed: of these.
     Raises:
-        ChoiceError: fewer than 2 bins. CohortError: no scan of known grade.
+        ChoiceError: fewer than 2 bins or 1 draw. CohortError: no scan of known grade.
     """
     if bins < 2:
         raise ChoiceError(f"bins={bins} cannot show how confidence and success go together; give 2 or more.", bins)
+    check_draws(draws)
     judged = known_of(predictions)
     confidence = judged.probabilities.max(axis=1)
     right = judged.predicted == judged.indices

@@ -85,7 +85,7 @@ def compare(
         measure: a row of Report.scores.
         draws: of the bootstrap. seed: of its draws.
     Raises:
-        ChoiceError: fewer than two networks, or an unknown measure.
+        ChoiceError: fewer than two networks, an unknown measure, or one that is no number on these scans.
         CohortError: reports on different scans, or grades that disagree.
 
     >>> compare({"resnet18": [report_101, report_102], "HU fraction": report})  # doctest: +SKIP
@@ -95,7 +95,9 @@ def compare(
     seeds = {name: [given] if isinstance(given, Report) else list(given) for name, given in reports.items()}
     if empty := [name for name, runs in seeds.items() if not runs]:
         raise ChoiceError(f"{empty[0]!r} has an empty list of reports; give one for each seed of training.", empty)
-    next(iter(seeds.values()))[0].interval(measure)  # refuses an unknown measure
+    for name, runs in seeds.items():
+        for report in runs:
+            _check_measure(report, measure, repr(name))
     predictions = _on_same_scans(seeds)
     first = next(iter(predictions.values()))[0]
     rng = np.random.default_rng(seed)
@@ -129,9 +131,9 @@ def how_many_scans_needed(
         measure: a row of report.scores.
         draws, seed: of the bootstrap.
     Raises:
-        ChoiceError: a width outside 0.005 to 1, or an unknown measure.
+        ChoiceError: a width outside 0.005 to 1, an unknown measure, or one that is no number on these scans.
     """
-    report.interval(measure)  # refuses an unknown measure
+    _check_measure(report, measure, "the report")
     if not 0.005 <= width <= 1:
         raise ChoiceError(f"width={width} is no useful width of an interval; give 0.005 to 1, such as 0.1.", width)
     judged, times = report.predictions, 1.0
@@ -140,6 +142,16 @@ def how_many_scans_needed(
         low, high = percentile_interval(_resample(judged, weights, measure))
         times *= ((high - low) / width) ** 2
     return math.ceil(times * len(judged))
+
+
+def _check_measure(report: Report, measure: str, of: str) -> None:
+    report.interval(measure)  # refuses an unknown measure
+    if np.isnan(report.scores.loc[measure, "value"]):
+        raise ChoiceError(
+            f"The {measure} of {of} is no number: these {len(report.predictions)} scans hold too few grades for it. "
+            "Choose another measure, such as accuracy.",
+            measure,
+        )
 
 
 def _on_same_scans(seeds: Mapping[str, Sequence[Report]]) -> dict[str, list[Predictions]]:
@@ -188,8 +200,10 @@ def simultaneous_intervals(values: np.ndarray, confidence: float = CONFIDENCE) -
     """Give percentile intervals that all hold together in the given share of draws (Mandel & Betensky 2008).
 
     Args:
-        values: (P, K), K draws of each of P numbers. With P = 1 these are percentile intervals.
+        values: (P, K), K draws of each of P numbers; draws in which one is nan are left out. With P = 1 these are
+            percentile intervals.
     """
+    values = values[:, np.isfinite(values).all(axis=0)]
     # How deep in its row's tails each value lies, 0 to 1/2; a draw is as extreme as its most extreme value.
     share = (rankdata(values, axis=1) - 0.5) / values.shape[1]
     depth = np.minimum(share, 1 - share).min(axis=0)

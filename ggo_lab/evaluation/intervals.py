@@ -27,12 +27,18 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     Args:
         successes: how many of n, for example how many critical scans were recognised.
     Returns: (0, 1) where n is 0: nothing is known.
+    Raises:
+        ChoiceError: no whole numbers, more successes than n, or a confidence that is none.
 
     >>> print(wilson(3, 5))
     0.23 to 0.88
     """
-    if not 0 <= successes <= n:
-        raise ChoiceError(f"{successes} of {n} is no share; successes must be 0 to n.", (successes, n))
+    if not 0 <= successes <= n or successes != int(successes) or n != int(n):
+        raise ChoiceError(
+            f"{successes} of {n} is no share; both must be whole numbers, successes 0 to n.", (successes, n)
+        )
+    if not 0 < confidence < 1:
+        raise ChoiceError(f"confidence={confidence} must lie between 0 and 1, such as 0.95.", confidence)
     if n == 0:
         return Interval(0.0, 1.0)
     found = binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
@@ -83,6 +89,7 @@ def draw_patients(
 
     Returns: how often each scan counts, float64 (draws, N), and each grade's imagined patient, int64 (draws, 4).
     """
+    check_draws(draws)
     _, patient = np.unique(np.asarray(patients, object).astype(str), return_inverse=True)
     highest = np.zeros(patient.max() + 1, int)
     np.maximum.at(highest, patient, indices)
@@ -99,6 +106,12 @@ def add_imagined(drawn: np.ndarray, imagined: np.ndarray, rng: np.random.Generat
     """Predict for the imagined patients of draw_patients, and give weights as bootstrap_weights does."""
     predicted = rng.multinomial(imagined, _falling(np.arange(len(Grade))))  # (draws, true, predicted)
     return np.concatenate([drawn, predicted.reshape(len(drawn), -1)], axis=1)
+
+
+def check_draws(draws: int) -> None:
+    """Raise ChoiceError if there is nothing to draw."""
+    if draws < 1:
+        raise ChoiceError(f"draws={draws}: an interval needs some, such as 2000.", draws)
 
 
 def percentile_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Interval:

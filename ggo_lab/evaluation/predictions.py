@@ -19,7 +19,7 @@ class Predictions:
     """The probabilities that a network (or a rule) gives to scans, and what is known of them.
 
     Attributes:
-        names, patients: of each scan, N of them.
+        names, patients: of each scan, N of them; no name twice.
         indices: int64 (N,), true grade - 1; -1 where it is not known.
         probabilities: float64 (N, 4), each row sums to 1.
         made_by: what made them, for tables and titles.
@@ -32,6 +32,8 @@ class Predictions:
     made_by: str = "network"
 
     def __post_init__(self):
+        object.__setattr__(self, "indices", np.asarray(self.indices))
+        object.__setattr__(self, "probabilities", np.asarray(self.probabilities, np.float64))
         n = len(self.names)
         if self.probabilities.shape != (n, len(Grade)) or len(self.patients) != n or self.indices.shape != (n,):
             raise CohortError(
@@ -43,6 +45,18 @@ class Predictions:
             raise CohortError(
                 "Some rows of probabilities are negative, not numbers, or do not sum to 1; pass logits through softmax "
                 "first."
+            )
+        if n and (self.indices.dtype.kind not in "iu" or not np.isin(self.indices, [-1, *range(len(Grade))]).all()):
+            raise CohortError(
+                f"indices hold {sorted(set(self.indices.tolist()))[:6]} ({self.indices.dtype}); they must be whole "
+                "numbers, grade - 1, from 0 to 3, and -1 where the grade is not known."
+            )
+        if len(set(self.names)) < n:
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise CohortError(
+                f"{len(twice)} scans have more than one prediction, such as {twice[0]}; give each scan one, and a name "
+                "of its own.",
+                twice,
             )
 
     def __len__(self) -> int:

@@ -121,6 +121,7 @@ class Report:
         return f"<p><b>{html.escape(self._headline())}</b></p>{shown}<p>{_CONFUSION_SAID}</p><ul>{cautions}</ul>"
 
 
+_COLUMNS = ("value", "low", "high", "majority", "chance")  # of every report's scores; further baselines follow
 _TABLES = ("scores", "per_grade", "confusion")
 _CONFUSION_SAID = "Last table: scans by true grade (rows) and predicted grade (columns)."
 
@@ -143,7 +144,8 @@ def evaluate(
         baselines: further predictions for the same scans, by name, to stand in the table.
         draws: of the bootstrap. seed: of its draws.
     Raises:
-        CohortError: no scan of known grade, or baselines for other scans.
+        CohortError: no scan of known grade, or baselines for other scans or by other true grades.
+        ChoiceError: a baseline by the name of a column that is there already, or no draws.
     """
     judged = predictions.known
     if len(judged) == 0:
@@ -177,7 +179,13 @@ def _baselines(judged: Predictions, given: Mapping[str, Predictions]) -> dict[st
     majority = np.tile(np.eye(len(Grade))[totals.argmax()], (len(judged), 1))
     rules = {"majority": Predictions(judged.names, judged.patients, judged.indices, majority)}
     for name, predictions in given.items():
+        if name in _COLUMNS:
+            raise ChoiceError(f"A baseline cannot be called {name!r}: the table has a column of that name.", name)
         rules[name] = predictions.in_order_of(judged.names, f"The baseline {name!r}")
+        other = np.flatnonzero((rules[name].indices >= 0) & (rules[name].indices != judged.indices))
+        if other.size:
+            scan = judged.names[other[0]]
+            raise CohortError(f"The baseline {name!r} was given another true grade of {scan} than the network.", scan)
     scores = {}
     for name, rule in rules.items():
         present = measures.present(judged.indices, rule.predicted)

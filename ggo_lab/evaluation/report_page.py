@@ -40,6 +40,7 @@ def report_html(report: Report) -> str:
         grades="".join(_grade_row(report, grade) for grade in Grade),
         cautions="".join(f"<li>{html.escape(caution)}</li>" for caution in report.cautions),
         mistakes=_mistakes(report),
+        wrong=int((report.predictions.predicted != report.predictions.indices).sum()),
         bootstrap=f"{report.draws} draws over patients, seed {report.seed}",
     )
     return webpage(f"Report: {report.predictions.made_by}", body, "base.css report.css")

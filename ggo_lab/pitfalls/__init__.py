@@ -1,8 +1,7 @@
 """Mistakes that make a network look better than it is: plant_* makes each, find_* catches it."""
 
-from ggo_lab.pitfalls.finding import (
-    Finding,
-)
+from ggo_lab.pitfalls.finding import Finding
+from ggo_lab.pitfalls.networks import find_corner_reader
 from ggo_lab.pitfalls.numbers import (
     find_accuracy_trap,
     find_test_selection,
@@ -16,6 +15,7 @@ from ggo_lab.pitfalls.numbers import (
 )
 from ggo_lab.pitfalls.pixels import (
     find_label_leak,
+    find_telling_pixel,
     find_wrong_slope,
     plant_label_pixel,
     plant_wrong_slope,
@@ -30,9 +30,11 @@ from ggo_lab.pitfalls.splits import (
 __all__ = [
     "Finding",
     "find_accuracy_trap",
+    "find_corner_reader",
     "find_duplicates",
     "find_label_leak",
     "find_shared_patients",
+    "find_telling_pixel",
     "find_test_selection",
     "find_uncopied_state",
     "find_wrong_loss",
