@@ -2,14 +2,17 @@
 
     python benchmarks/training.py [backbone ...]
 
-Both begin with the same weights and see the same batches in the same order, in turn, an epoch each. On a GPU the last
-column says what a loop over batches that already lie there would reach.
+A process each, which take turns, an epoch at a time: the plain loop without and with two workers that load images
+ahead, and ours; on a GPU also ours over batches that lie there already, which says what its loop costs. All begin with
+the same weights and see the same images in the same order.
 """
 
+import multiprocessing
 import statistics
 import sys
 import time
-from copy import deepcopy
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from machine import facts
@@ -19,13 +22,13 @@ from torch.utils.data import DataLoader, Dataset
 
 import ggo_lab as gl
 from ggo_lab.training import train_epoch, training_batches
-from ggo_lab.training.devices import choose_device, place
+from ggo_lab.training.devices import choose_device, freed_memory_kept, place
 from ggo_lab.training.memory import Memory
 from ggo_lab.training.speed import choose_speed, memory_format
 from ggo_lab.training.steps import make_optimizer
 
 IMAGES, RUNS = 64, 5
-# 25 epochs of 4 steps are just enough for settings to be tried; without mirroring both see the same images.
+# 25 epochs of 4 steps are just enough for settings to be tried; without mirroring all see the same images.
 CONFIG = gl.TrainConfig(batch_size=16, max_epochs=25, flip=False, lr=1e-4)
 
 
@@ -45,62 +48,115 @@ class Scans(Dataset):
         return (torch.from_numpy(self.pixels[i]).float() / 255 - self.mean) / self.sd, self.indices[i]
 
 
-def plain_epoch(network, loader, optimizer, device):
-    network.train()
-    total = 0.0
-    for images, targets in loader:
-        images, targets = images.to(device), targets.to(device)
-        optimizer.zero_grad()
-        loss = cross_entropy(network(images), targets)
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(images)
-    return total / len(loader.dataset)
+class Order:
+    """The order in which ours draws the images of each epoch."""
+
+    def __init__(self):
+        self.draws = torch.Generator().manual_seed(CONFIG.seed)
+
+    def __len__(self):
+        return IMAGES
+
+    def __iter__(self):
+        order = torch.randperm(IMAGES, generator=self.draws).tolist()
+        torch.rand(IMAGES, generator=self.draws)  # ours draws whom to mirror, too
+        return iter(order)
 
 
-def main(names):
-    print(facts(), "\n", flush=True)
-    print("| backbone | plain, images/s | ours | times | loss of each epoch, plain | ours | settings | resident |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+def plain(name: str, workers: int) -> tuple[Callable[[], float], str]:
+    """Make the plain loop: a function that trains an epoch and gives its loss, and a word about it."""
     device, data = choose_device("auto"), noise(IMAGES, "train")
-    pixels, targets = place(data, device)
+    network = gl.build_backbone(name, "scratch").network.to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=CONFIG.lr)
+    loader = DataLoader(
+        Scans(data.pixels, data.indices),
+        CONFIG.batch_size,
+        sampler=Order(),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )
+
+    def epoch() -> float:
+        network.train()
+        total = 0.0
+        for images, targets in loader:
+            images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+            optimizer.zero_grad()
+            loss = cross_entropy(network(images), targets)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(images)
+        return total / len(loader.dataset)
+
+    return epoch, ""
+
+
+def ours(name: str, ready: bool) -> tuple[Callable[[], float], str]:
+    """Make our loop, with the settings that the probe chooses.
+
+    Args:
+        ready: the same batches in every epoch, made beforehand.
+    """
+    pixels, targets = place(noise(IMAGES, "train"), choose_device("auto"))
+    model = gl.build_backbone(name, "scratch").to(pixels.device)
+    speed, tried = choose_speed(model, pixels, targets, CONFIG, Memory())
+    model.to(memory_format=memory_format(speed))
+    optimizer, draws = make_optimizer(model, CONFIG), torch.Generator().manual_seed(CONFIG.seed)
+    batches = list(training_batches(pixels, targets, CONFIG, draws)) if ready else None
+
+    def epoch() -> float:
+        return train_epoch(model, batches or training_batches(pixels, targets, CONFIG, draws), optimizer, speed)[0]
+
+    for kind, seconds in () if ready else tried.items():
+        print(f"  tried {kind}: {seconds:.3f} s a step", file=sys.stderr)
+    return epoch, ", ".join(field for field, used in speed._asdict().items() if used) or "plain"
+
+
+KINDS = {"plain": (plain, 0), "plain, 2 workers": (plain, 2), "ours": (ours, False)}
+if torch.cuda.is_available():
+    KINDS["ours, ready"] = (ours, True)
+
+
+def work(kind: str, name: str, pipe) -> None:
+    """Train an epoch each time it is asked for; answer with its loss, seconds, and seconds of this process's CPU."""
+    make, choice = KINDS[kind]
+    with freed_memory_kept() if make is ours else nullcontext():  # as `fit` does
+        epoch, about = make(name, choice)
+        pipe.send(about)
+        while pipe.recv():
+            start, cpu = time.perf_counter(), time.process_time()
+            pipe.send((epoch(), time.perf_counter() - start, time.process_time() - cpu))
+
+
+def main(names: list[str]) -> None:
+    print(facts(), "\n", flush=True)
+    heads = [*(f"{kind}, images/s" for kind in KINDS), "times", "times, CPU", "loss of each epoch, plain", "ours"]
+    print(f"| backbone | {' | '.join(heads)} | settings |")
+    print("|---" * (len(heads) + 2) + "|", flush=True)
+    start = multiprocessing.get_context("spawn")
     for name in names:
-        model = gl.build_backbone(name, "scratch").to(device)
-        theirs = deepcopy(model.network)
-        speed, tried = choose_speed(model, pixels, targets, CONFIG, Memory())
-        model.to(memory_format=memory_format(speed))
-        optimizers = make_optimizer(model, CONFIG), torch.optim.Adam(theirs.parameters(), lr=CONFIG.lr)
-        one, two = (torch.Generator().manual_seed(CONFIG.seed) for _ in range(2))
-        times, losses = ([], [], []), ([], [])
+        pipes, about = {}, ""
+        for kind in KINDS:
+            pipes[kind], theirs = start.Pipe()
+            start.Process(target=work, args=(kind, name, theirs)).start()
+            about = pipes[kind].recv() or about
+        found = {kind: [] for kind in KINDS}
         for _ in range(RUNS + 1):
-            order = torch.randperm(IMAGES, generator=one).tolist()
-            loader = DataLoader(Scans(data.pixels, data.indices), CONFIG.batch_size, sampler=order)
-            start = time.perf_counter()
-            losses[0].append(plain_epoch(theirs, loader, optimizers[1], device))
-            times[0].append(time.perf_counter() - start)
-            torch.rand(IMAGES, generator=one)  # ours draws whom to mirror, too
-            start = time.perf_counter()
-            losses[1].append(
-                train_epoch(model, training_batches(pixels, targets, CONFIG, two), optimizers[0], speed)[0]
-            )
-            times[1].append(time.perf_counter() - start)
-        extra = deepcopy(model)
-        ready = [(x, y) for x, y in training_batches(pixels, targets, CONFIG, two)]
-        for _ in range(3):
-            start = time.perf_counter()
-            train_epoch(extra, ready, make_optimizer(extra, CONFIG), speed)
-            times[2].append(time.perf_counter() - start)
+            for kind, pipe in pipes.items():
+                pipe.send(True)
+                found[kind].append(pipe.recv())
+        for pipe in pipes.values():
+            pipe.send(False)
         # The first epoch sets things up and is not counted.
-        plain, ours, resident = (IMAGES / statistics.median(taken[1:]) for taken in times)
-        curves = [" ".join(f"{loss:.3f}" for loss in kind) for kind in losses]
-        on = [field for field, used in speed._asdict().items() if used]
+        wall, cpu = ({k: statistics.median(row[i] for row in rows[1:]) for k, rows in found.items()} for i in (1, 2))
+        rates = " | ".join(f"{IMAGES / wall[kind]:.1f}" for kind in KINDS)
+        ratio = min(wall["plain"], wall["plain, 2 workers"]) / wall["ours"]
+        curves = [" ".join(f"{row[0]:.3f}" for row in found[kind]) for kind in ("plain", "ours")]
         print(
-            f"| {name} | {plain:.1f} | {ours:.1f} | {ours / plain:.2f} | {curves[0]} | {curves[1]} | "
-            f"{', '.join(on) or 'plain'} | {ours / resident:.0%} |",
+            f"| {name} | {rates} | {ratio:.2f} | {cpu['plain'] / cpu['ours']:.2f} | {' | '.join(curves)} | {about} |",
             flush=True,
         )
-        for kind, seconds in tried.items():
-            print(f"  tried {kind}: {seconds:.3f} s a step", file=sys.stderr)
 
 
 if __name__ == "__main__":

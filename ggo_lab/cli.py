@@ -8,7 +8,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from ggo_lab.errors import GgoLabError
+from ggo_lab.errors import GgoLabError, check_choice
 from ggo_lab.grades import Grade
 
 
@@ -26,8 +26,28 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-# What `sweep` varies, and the type of its values.
-_AXES = {"backbone": str, "extent": str, "optimizer": str, "lr": float, "batch_size": int, "loss": str, "seed": int}
+# The settings of TrainConfig, by the same names: the type that the terminal's text becomes, and a word of help. They
+# stand here so that --help need not wait for torch; a test holds that none is missing.
+_SETTINGS = {
+    "optimizer": (str, "adam (default), adamw or sgd"),
+    "lr": (float, "learning rate (default 0.001)"),
+    "batch_size": (int, "images per step (default 16)"),
+    "max_epochs": (int, "the most passes over the train split (default 40)"),
+    "patience": (int, "epochs without a better validation loss before stopping (default 12)"),
+    "min_delta": (float, "by how much the loss must fall to count as better (default 0)"),
+    "loss": (str, "cross_entropy (default), or corn: grades that follow each other"),
+    "balance": (str, "for rare grades: none (default), loss or sampling"),
+    "flip": (bool, "mirror half of the images, left to right (default)"),
+    "rotate": (float, "turn images by up to so many degrees"),
+    "scale": (float, "enlarge or shrink images by up to this share, such as 0.1"),
+    "intensity": (float, "change contrast and light by up to this share, such as 0.1"),
+    "views": (int, "of each image, where frozen layers are computed once and images are altered (default 8)"),
+    "reuse_frozen": (bool, "compute the outputs of frozen layers once (default)"),
+    "unfreeze_at": (tuple, "with --extent head: epochs from which last_block, then all layers learn"),
+    "seed": (int, "of the order, the augmentation and the new head (default 101)"),
+    "device": (str, "auto (default): a GPU where there is one; or torch's name of a device, such as cuda:1"),
+    "speed": (str, "auto (default): the fastest on this machine; plain; or parts of Speed, such as channels_last,bf16"),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,34 +74,43 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", default="imagenet", help="imagenet (default), none, or a file of torchvision weights"
     )
     train.add_argument("--checkpoint", metavar="FILE", help="written each epoch; where it exists, go on from there")
-    train.add_argument("--optimizer", help="adam (default), adamw or sgd")
-    train.add_argument("--loss", help="cross_entropy (default), or corn: grades that follow each other")
-    train.add_argument("--balance", help="for rare grades: none (default), loss or sampling")
-    train.add_argument("--rotate", type=float, help="turn images by up to so many degrees")
-    train.add_argument("--scale", type=float, help="enlarge or shrink images by up to this share")
-    train.add_argument("--intensity", type=float, help="change contrast and light by up to this share")
-    train.add_argument("--lr", type=float, help="learning rate")
-    train.add_argument("--batch-size", type=int, help="images per step")
-    train.add_argument("--max-epochs", type=int, help="the most passes over the train split")
-    train.add_argument("--patience", type=int, help="epochs without a better validation loss before stopping")
-    train.add_argument("--seed", type=int, help="of the order, the augmentation and the new head")
+    for name, (kind, help_text) in _SETTINGS.items():
+        _add_setting(train, name, kind, help_text)
     train.set_defaults(run=_train)
 
-    sweep = commands.add_parser("sweep", help="train every combination of settings; call it again, anywhere, to go on")
+    sweep = commands.add_parser(
+        "sweep",
+        help="train every combination of settings; call it again, anywhere, to go on",
+        description="Of settings that are given several values, every combination is trained.",
+    )
     _add_cohort(sweep)
     sweep.add_argument("--folder", required=True, help="where the runs are kept, shared by all workers")
     sweep.add_argument("--weights", default="imagenet", help="imagenet (default) or none")
-    sweep.add_argument("--max-epochs", type=int, help="the most passes over the train split")
-    sweep.add_argument("--patience", type=int, help="epochs without a better validation loss before stopping")
-    for axis, kind in _AXES.items():
-        flag = f"--{axis.replace('_', '-')}"
-        sweep.add_argument(flag, type=kind, nargs="+", help=f"values of {axis} to try")
+    for name in ("backbone", "extent"):
+        sweep.add_argument(f"--{name}", nargs="+", help=f"values of {name} to try")
+    for name, (kind, help_text) in _SETTINGS.items():
+        _add_setting(sweep, name, kind, help_text, many=True)
     sweep.set_defaults(run=_sweep)
 
     prepare = commands.add_parser("prepare", help="make and cache the images of a cohort, as `train` would")
     _add_cohort(prepare)
     prepare.set_defaults(run=_prepare)
     return parser
+
+
+def _is_axis(kind: type) -> bool:
+    """Whether `sweep` takes several values of a setting of this type."""
+    return kind not in (bool, tuple)
+
+
+def _add_setting(command: argparse.ArgumentParser, name: str, kind: type, help_text: str, many: bool = False) -> None:
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        command.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
+    elif kind is tuple:
+        command.add_argument(flag, type=int, nargs="+", metavar="EPOCH", help=help_text)
+    else:
+        command.add_argument(flag, type=kind, nargs="+" if many else None, help=help_text)
 
 
 def _add_cohort(command: argparse.ArgumentParser) -> None:
@@ -99,6 +128,17 @@ def _add_cohort(command: argparse.ArgumentParser) -> None:
 def _given(options: argparse.Namespace, *names: str) -> dict:
     """The options that the user typed; the rest keep the defaults of the dataclass they go to."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _speed(text: str):
+    """Give what TrainConfig.speed takes, of what was typed."""
+    from ggo_lab.training import Speed
+
+    if text in ("auto", "plain"):
+        return text
+    for part in text.split(","):
+        check_choice("speed", part, ("auto", "plain", *Speed._fields))
+    return Speed(**dict.fromkeys(text.split(","), True))
 
 
 def _images(options: argparse.Namespace):
@@ -129,8 +169,10 @@ def _train(options: argparse.Namespace) -> None:
     from ggo_lab.training import TrainConfig, fit, save_model
     from ggo_lab.training.ranks import gathered, joined, rank_and_size
 
-    names = ("optimizer", "loss", "balance", "rotate", "scale", "intensity")
-    config = TrainConfig(**_given(options, "lr", "batch_size", "max_epochs", "patience", "seed", *names))
+    settings = _given(options, *_SETTINGS)
+    if "speed" in settings:
+        settings["speed"] = _speed(settings["speed"])
+    config = TrainConfig(**settings)
     model = build_backbone(options.backbone, options.extent, options.weights, seed=config.seed)
     with joined():
         first = rank_and_size()[0] == 0
@@ -154,9 +196,11 @@ def _sweep(options: argparse.Namespace) -> None:
     from ggo_lab.sweeps import sweep
     from ggo_lab.training import TrainConfig
 
-    axes = _given(options, *_AXES)
+    axes = _given(options, "backbone", "extent", *(name for name, (kind, _) in _SETTINGS.items() if _is_axis(kind)))
+    if "speed" in axes:
+        axes["speed"] = [_speed(text) for text in axes["speed"]]
+    config = TrainConfig(**_given(options, *(name for name, (kind, _) in _SETTINGS.items() if not _is_axis(kind))))
     images = _images(options)
-    config = TrainConfig(**_given(options, "max_epochs", "patience"))
     table = sweep(images, options.folder, axes, config, options.weights)
     print(table.drop(columns="ended", errors="ignore").to_string(index=False, float_format="%.3f"))
 

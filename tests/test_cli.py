@@ -1,12 +1,16 @@
+import json
 import re
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from safetensors import safe_open
 
 import ggo_lab as gl
-from ggo_lab.cli import main
+from ggo_lab.backbones import RandomWeightsWarning
+from ggo_lab.cli import _SETTINGS, main
 
 SMALL = (16, 64, 64)
 
@@ -153,6 +157,7 @@ def test_sweep_fills_a_folder_and_prints_its_table(capsys, tmp_path, monkeypatch
     small_phantoms(monkeypatch)
     arguments = ["--cohort", "phantom", "--scans", 12, "--size", 64, "--folder", tmp_path / "runs", "--weights", "none"]
     arguments += ["--max-epochs", 1, "--backbone", "squeezenet1_0", "--extent", "scratch", "--seed", 0, 1]
+    arguments += ["--no-flip", "--speed", "plain"]
     code, out, err = answer(capsys, "sweep", *arguments)
     assert code == 0, err
     assert "validation_macro_f1" in out and out.count("squeezenet1_0") == 2
@@ -172,6 +177,37 @@ def test_train_goes_on_from_its_checkpoint(capsys, tmp_path, monkeypatch):
     assert gl.load_model(tmp_path / "m").ordinal
 
 
+def test_every_setting_has_its_flag_and_states_its_true_default():
+    settings = {field.name: field.default for field in fields(gl.TrainConfig)}
+    assert set(_SETTINGS) == set(settings)
+    for name, (kind, said) in _SETTINGS.items():
+        assert kind is type(settings[name])
+        assert "(default" in said or not settings[name]
+        stated = re.search(r"\(default ([^)]+)\)|(\S+) \(default\)", said)
+        if stated and kind in (int, float, str):
+            assert kind(stated[1] or stated[2]) == settings[name]
+
+
+def settings_in(model_file):
+    with safe_open(model_file, "pt") as file:
+        return json.loads(file.metadata()["ggo_lab"])["config"]
+
+
+def test_what_is_typed_is_what_the_run_is_given(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "cache"))
+    small_phantoms(monkeypatch)
+    arguments = ["--cohort", "phantom", "--scans", 12, "--size", 64, "--out", tmp_path / "m", "--weights", "none"]
+    arguments += ["--backbone", "squeezenet1_0", "--extent", "head", "--unfreeze-at", 2, 3, "--speed", "channels_last"]
+    arguments += ["--min-delta", 0.05, "--views", 2, "--no-flip", "--no-reuse-frozen", "--device", "cpu"]
+    arguments += ["--patience", 3, "--max-epochs", 1, "--seed", 7, "--lr", 1e-4, "--batch-size", 4]
+    with pytest.warns(RandomWeightsWarning):
+        code, _, err = answer(capsys, "train", *arguments)
+    assert code == 0, err
+    given = {"unfreeze_at": [2, 3], "speed": [True, False, False], "min_delta": 0.05, "views": 2, "flip": False}
+    given |= {"reuse_frozen": False, "device": "cpu", "patience": 3, "max_epochs": 1, "seed": 7, "lr": 1e-4}
+    assert settings_in(tmp_path / "m") == {**asdict(gl.TrainConfig()), **given, "batch_size": 4}
+
+
 def test_prepare_fills_the_cache(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
@@ -189,6 +225,9 @@ def test_prepare_fills_the_cache(capsys, tmp_path, monkeypatch):
         (["train", "--cohort", "absent.csv", "--out", "m"], "absent.csv: no such file"),
         (["train", "--cohort", "phantom", "--out", "m", "--backbone", "resnet19"], "resnet19"),
         (["train", "--cohort", "phantom", "--out", "m", "--where", "top"], "where='top'"),
+        (["train", "--cohort", "phantom", "--out", "m", "--speed", "bf16,fast"], "speed='fast'"),
+        (["train", "--cohort", "phantom", "--out", "m", "--min-delta", "8"], "min_delta=8"),
+        (["sweep", "--cohort", "phantom", "--folder", "f", "--speed", "slow"], "speed='slow'"),
         (["prepare", "--cohort", "phantom", "--scans", "0"], "n=0"),
     ],
 )

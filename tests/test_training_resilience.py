@@ -1,6 +1,7 @@
 """What keeps a run alive: checkpoints, and a device that runs out of memory."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -247,3 +248,38 @@ def test_what_was_learnt_about_memory_is_in_the_checkpoint(tmp_path):
     with pytest.warns(OutOfMemoryWarning):
         run(tmp_path / "c", small_device(tiny(dropout=0.5), 4), max_epochs=1)
     assert run(tmp_path / "c", max_epochs=2)[1].images_at_once == 4
+
+
+# ---- memory of the host ---------------------------------------------------------------------------------------
+
+# A process of its own: settings of malloc are the whole process's, and other tests have left theirs.
+FAULTS = """
+import resource, torch
+from ggo_lab.training.devices import freed_memory_kept
+
+def faults(large_blocks):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(large_blocks):
+        torch.ones(2**24)  # 64 MiB: 16384 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def held():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+torch.set_num_threads(1)
+outside, start = faults(5), held()
+with freed_memory_kept():
+    first, later, kept = faults(1), faults(5), held() - start
+print(outside, first, later, kept, held() - start, faults(5))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_memory_that_is_freed_is_used_again_and_given_back_in_the_end():
+    ended = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    outside, first, later, kept, after, again = map(float, ended.stdout.split())
+    assert outside > 4 * first > 0 and later <= first / 10
+    assert kept > 60 and after < 10, "MiB"
+    assert again > later, "as before"

@@ -1,5 +1,7 @@
 """Where the numbers live, and the one place where global generators are seeded, for a while."""
 
+import ctypes
+import platform
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,9 @@ from torch import Tensor
 from ggo_lab.errors import ChoiceError
 from ggo_lab.images import ImageSet
 
+# Of glibc's malloc.h: what mallopt can set, and where glibc itself arrives once a large block has been freed.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_GLIBC_ARRIVES_AT = ((_MMAP_THRESHOLD, 32 * 1024**2), (_TRIM_THRESHOLD, 64 * 1024**2), (_MMAP_MAX, 65536))
 _SHARE_OF_FREE = 0.5  # of a GPU's free memory that a split may fill; the rest is for the network and its activations
 
 
@@ -68,3 +73,25 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.backends.cudnn.deterministic = before
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Inside the block only: let the process keep the memory that it frees, for the next step needs as much again.
+
+    glibc, the C library of most Linux systems, gives large blocks back to the operating system at once, and asks for
+    others in the next layer, page by page, each wiped anew: a tenth of a step of ResNet-18 on two cores, and a third
+    of one of DenseNet-121. Nothing is done where malloc is another's.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_MMAP_MAX, 0)
+    libc.mallopt(_TRIM_THRESHOLD, -1)  # never
+    try:
+        yield
+    finally:
+        for setting, value in _GLIBC_ARRIVES_AT:
+            libc.mallopt(setting, value)
+        libc.malloc_trim(0)

@@ -12,13 +12,14 @@ from ggo_lab.backbones import Backbone
 from ggo_lab.images import ImageSet
 from ggo_lab.training.checkpoints import Progress, changing_state
 from ggo_lab.training.config import TrainConfig
-from ggo_lab.training.devices import device_name, reproducible
+from ggo_lab.training.devices import device_name, freed_memory_kept, reproducible
 from ggo_lab.training.history import COLUMNS, History
 from ggo_lab.training.ranks import rank_and_size
 from ggo_lab.training.setup import Run, set_up
 from ggo_lab.training.steps import diverged, score, train_epoch
 
 
+@freed_memory_kept()
 def fit(
     model: Backbone,
     train: ImageSet,
