@@ -115,6 +115,8 @@ function start(scan) {
     element("share").replaceChildren(...(axialCurve ? sayCurves(scan.curves, state.index) : []));
     element("caption").textContent = text;
     slider.setAttribute("aria-valuetext", text);
+    // A focused slider says its value itself, and a page that plays would never stop talking.
+    element("spoken").setAttribute("aria-live", playing || document.activeElement === slider ? "off" : "polite");
     planes.forEach((input) => { input.checked = input.value === state.plane; });
     presets.forEach((input) => {
       const [level, width] = scan.windows[input.value];

@@ -7,6 +7,7 @@ import ipywidgets as widgets
 from ggo_lab.rendering import PLANES
 from ggo_lab.scan import WINDOWS, Scan
 from ggo_lab.viewers.look import MOST_ZOOM
+from ggo_lab.viewers.names import named
 from ggo_lab.viewers.pad import Pad
 
 _SIDE_WIDTH = "290px"
@@ -41,25 +42,32 @@ class Controls:
         self.image = widgets.Image(
             format="jpeg", layout=widgets.Layout(max_width="100%", object_fit="contain", margin="0")
         )
-        self.planes = widgets.ToggleButtons(options=list(PLANES), style={"button_width": "80px"})
-        self.slider = widgets.IntSlider(readout=False, layout=widgets.Layout(width="auto", margin="2px 0"))
+        self.planes = named(widgets.ToggleButtons(options=list(PLANES), style={"button_width": "80px"}), "plane")
+        self.slider = named(
+            widgets.IntSlider(readout=False, layout=widgets.Layout(width="auto", margin="2px 0")), "slice"
+        )
         self.play = widgets.Play(interval=80, layout=widgets.Layout(flex="0 0 auto"))
-        # The one control of the slice that has a label for screen readers and takes a typed number.
         self.number = widgets.BoundedIntText(
             description="slice", layout=widgets.Layout(width="108px"), style={"description_width": "34px"}
         )
         self.caption = widgets.HTML()
+        self.caption.add_class("ggo-status")
         # Apart from the caption, which screen readers speak: what lies under the mouse is for those who see it.
         self.pointed = widgets.HTML(layout=widgets.Layout(min_height="28px"))
-        self.presets = widgets.ToggleButtons(
-            options=list(WINDOWS), value=None, style={"button_width": "auto"}, layout=widgets.Layout(width="auto")
+        self.presets = named(
+            widgets.ToggleButtons(
+                options=list(WINDOWS), value=None, style={"button_width": "auto"}, layout=widgets.Layout(width="auto")
+            ),
+            "window",
         )
         self.level = widgets.IntSlider(min=-1200, max=1200, step=10, description="level HU", layout=wide)
         self.width = widgets.IntSlider(min=10, max=3000, step=10, description="width HU", layout=wide)
         self.zoom = widgets.FloatSlider(
             min=1, max=MOST_ZOOM, step=0.25, description="zoom", layout=wide, readout_format=".2g"
         )
-        self.overlay = widgets.ToggleButtons(options=["outline", "fill"], style={"button_width": "80px"})
+        self.overlay = named(
+            widgets.ToggleButtons(options=["outline", "fill"], style={"button_width": "80px"}), "overlays drawn as"
+        )
         self.opacity = widgets.FloatSlider(min=0, max=1, step=0.05, description="opacity", layout=wide)
         self.checks = {name: widgets.Checkbox(description=name, indent=False) for name in colors}
         self._title = widgets.HTML(_title(scan))
@@ -77,7 +85,7 @@ class Controls:
             if text
         )
         lines = "<br>".join(line for line in (html.escape(place), said, html.escape(probe)) if line)
-        self.caption.value = f'<div role="status" style="line-height:1.4">{lines}</div>'
+        self.caption.value = f'<div style="line-height:1.4">{lines}</div>'
 
     def arranged(self, pad: Pad) -> tuple[widgets.Widget, ...]:
         """The children of the viewer: a title, then the picture with what moves it beside the rest."""

@@ -2,10 +2,11 @@
 
 import html
 import json
-from importlib import resources
 from typing import NamedTuple, Protocol
 
 import ipywidgets as widgets
+
+from ggo_lab.webpage import asset
 
 _STYLE = """<style>
 .ggo-stage { position: relative; overflow: hidden; }
@@ -55,13 +56,12 @@ class Pad:
         self.wire = widgets.Text(layout=widgets.Layout(display="none"))
         self.wire.add_class("ggo-wire")
         self.wire.observe(self._told, "value")
-        script = resources.files("ggo_lab").joinpath("assets", "pad.js").read_text(encoding="utf-8")
         begin = "this.onpointerenter()"
-        # JupyterLab would take the arrow keys for the cells; the attribute asks it not to.
+        # An "application" gets the keys; with any other role screen readers would keep the arrows for themselves.
         pad = widgets.HTML(
-            f'{_STYLE}<div class="ggo-pad" tabindex="0" role="img" aria-label="{html.escape(label)}" '
-            f'data-lm-suppress-shortcuts="true" onpointerenter="{html.escape(script)}" onfocus="{begin}" '
-            f'onwheel="{begin}" onpointerdown="{begin}"></div>',
+            f'{_STYLE}<div class="ggo-pad" tabindex="0" role="application" aria-label="{html.escape(label)}" '
+            f'onpointerenter="{html.escape(asset("pad.js"))}" onfocus="{begin}" onwheel="{begin}" '
+            f'onpointerdown="{begin}"></div>',
         )
         pad.add_class("ggo-over")
         self.box = widgets.Box([image, pad, self.wire], layout=widgets.Layout(margin="2px"))

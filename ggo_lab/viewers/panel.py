@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import ipywidgets as widgets
 
+from ggo_lab.viewers.names import naming
+
 
 class Panel(widgets.VBox):
     """A box of controls around a state of plain traits.
@@ -20,6 +22,11 @@ class Panel(widgets.VBox):
     def __init__(self):
         self._following = False
         super().__init__()
+        self.add_class("ggo-panel")
+
+    def _arrange(self, *children: widgets.Widget) -> None:
+        """Show these, one under another, named for screen readers."""
+        self.children = (*children, naming())
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from ggo_lab.grades import GRADE_NAMES, Grade
 from ggo_lab.images import ImageSet
 from ggo_lab.page import scan_page
 from ggo_lab.viewers.lists import confidence, line, lists, true_grade
+from ggo_lab.viewers.names import named
 from ggo_lab.viewers.panel import Panel, close_tree
 from ggo_lab.viewers.seen import SeenScan
 from ggo_lab.viewers.similar import Similar
@@ -164,7 +165,7 @@ class PredictionViewer(Panel):
         self._list = widgets.Select(rows=10, layout=wide, description="scans", style=narrow)
         self._explained = widgets.Dropdown(options=_EXPLAINED, description="Grad-CAM of", layout=wide, style=narrow)
         self._verdict, self._image, self._alike = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self._jumps = widgets.ToggleButtons(style={"button_width": "82px"})
+        self._jumps = named(widgets.ToggleButtons(style={"button_width": "82px"}), "slices the network sees")
         self._place = widgets.VBox(layout=widgets.Layout(min_height="640px"))
         self._what_if = WhatIf(self._ask_for, self.trace)
         side = widgets.VBox(
@@ -181,7 +182,7 @@ class PredictionViewer(Panel):
             layout=widgets.Layout(width="290px"),
         )
         main = widgets.VBox([self._place, self._what_if.box], layout=widgets.Layout(flex="1 1 530px", min_width="0"))
-        self.children = (widgets.HBox([side, main], layout=widgets.Layout(flex_flow="row wrap", grid_gap="8px 20px")),)
+        self._arrange(widgets.HBox([side, main], layout=widgets.Layout(flex_flow="row wrap", grid_gap="8px 20px")))
         self._choice.observe(lambda change: self._asked("choice", change.new), "value")
         self._sure.observe(self._sure_asked, "value")
         self._list.observe(lambda change: self._asked("name", change.new), "value")

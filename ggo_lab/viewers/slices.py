@@ -189,7 +189,7 @@ class SliceViewer(Look, Panel):
                 lambda _: self._asked("shown", tuple(name for name, box in controls.checks.items() if box.value)),
                 "value",
             )
-        self.children = controls.arranged(self.pad)
+        self._arrange(*controls.arranged(self.pad))
 
     def _follow(self) -> None:
         """Bring every control in line with the state."""

@@ -1,6 +1,7 @@
 """A real browser and a real JupyterLab for the tests of this folder; both are skipped where they are missing."""
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -47,7 +48,7 @@ def screenshots():
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def jupyterlab(tmp_path_factory):
     """A JupyterLab of its own: gives its address and the folder it serves."""
     if importlib.util.find_spec("jupyterlab") is None:
@@ -61,6 +62,7 @@ def jupyterlab(tmp_path_factory):
     quiet = state / "settings" / "@jupyterlab" / "apputils-extension"
     quiet.mkdir(parents=True)
     (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    (quiet / "themes.jupyterlab-settings").write_text('{"adaptive-theme": true}')  # the browser's: light or dark
     options = [
         f"--IdentityProvider.token={TOKEN}",
         f"--ServerApp.root_dir={folder}",
@@ -78,6 +80,40 @@ def jupyterlab(tmp_path_factory):
         finally:
             server.terminate()
             server.wait(20)
+
+
+@pytest.fixture(scope="session")
+def run_notebook(chromium, jupyterlab):
+    """Function that opens a notebook of some cells in JupyterLab, runs it all, and gives the page.
+
+    Further arguments are those of a browser's context, such as color_scheme.
+    """
+    address, folder = jupyterlab
+    pages = []
+
+    def run(name: str, cells: list[str], pictures: int = 1, **context):
+        empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+        # Without the kernel's name JupyterLab asks for one, in a dialog that covers the page.
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        content = {
+            "nbformat": 4,
+            "nbformat_minor": 5,
+            "metadata": {"kernelspec": kernel},
+            "cells": [{**empty, "id": f"cell-{i}", "source": source} for i, source in enumerate(cells)],
+        }
+        (folder / f"{name}.ipynb").write_text(json.dumps(content))
+        page = chromium.new_page(**{"viewport": {"width": 1400, "height": 1100}, **context})
+        pages.append(page)
+        page.goto(f"{address}/lab/tree/{name}.ipynb?token={TOKEN}&reset")
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=30_000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        page.wait_for_function(f"document.querySelectorAll('img.widget-image').length === {pictures}", timeout=60_000)
+        return page
+
+    yield run
+    for page in pages:
+        page.close()
 
 
 def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:

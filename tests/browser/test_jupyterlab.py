@@ -1,7 +1,5 @@
 """A SliceViewer in a real JupyterLab: the notebook is opened and run, controls are used, the picture changes."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -29,23 +27,9 @@ other
 
 
 @pytest.fixture(scope="module")
-def notebook(chromium, jupyterlab):
+def notebook(run_notebook):
     """The notebook, open and run."""
-    address, folder = jupyterlab
-    empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
-    cells = [{**empty, "id": name, "source": source} for name, source in (("one", CODE), ("two", LINKED))]
-    # Without the kernel's name JupyterLab asks for one, in a dialog that covers the page.
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    content = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": cells}
-    (folder / "viewer.ipynb").write_text(json.dumps(content))
-    page = chromium.new_page(viewport={"width": 1400, "height": 1100})
-    page.goto(f"{address}/lab/tree/viewer.ipynb?token=ggo-lab-test")
-    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=30_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
-    page.wait_for_function("document.querySelectorAll('img.widget-image').length === 2", timeout=60_000)
-    yield page
-    page.close()
+    return run_notebook("viewer", [CODE, LINKED], pictures=2)
 
 
 def shows(page, hu: int, name: str = "lung", viewer: int = 0) -> None:
@@ -133,7 +117,7 @@ def test_a_click_reads_hu_and_a_click_on_the_curve_jumps(notebook, screenshots):
     shows(notebook, -300)
     notebook.get_by_text("lesions fill 100% of the lung in this slice").wait_for(timeout=10_000)
     notebook.screenshot(path=screenshots / "jupyterlab-probe-and-curve.png")
-    notebook.get_by_label("slice", exact=True).first.fill("4")
+    notebook.get_by_role("spinbutton", name="slice").first.fill("4")
     notebook.keyboard.press("Enter")
     shows(notebook, -600)
 
@@ -152,5 +136,67 @@ def test_linked_viewers_move_together(notebook):
 
 
 def test_playing_runs_through_the_slices(notebook):
-    notebook.locator(".jupyter-widgets.widget-play button, .widget-play button").first.click()
+    play = notebook.locator(".widget-play button").first
+    play.click()
     shows(notebook, -100)
+    notebook.wait_for_function("button => button.ariaLabel === 'play'", arg=play.element_handle())  # it has ended
+
+
+def test_every_control_says_what_it_is(notebook):
+    panel = notebook.locator(".ggo-panel").first
+    for role, name in (
+        ("slider", "slice"),
+        ("slider", "level HU"),
+        ("textbox", "level HU"),
+        ("slider", "opacity"),
+        ("group", "plane"),
+        ("group", "overlays drawn as"),
+        ("button", "play"),
+        ("spinbutton", "slice"),
+        ("checkbox", "lesions"),
+    ):
+        assert panel.get_by_role(role, name=name, exact=True).count() == 1, (role, name)
+    assert panel.get_by_role("application").get_attribute("aria-label").startswith("CT picture of scan")
+    assert panel.get_by_role("status").inner_text().startswith("axial ")
+    panel.get_by_role("application").focus()
+    notebook.keyboard.press("s")
+    panel.get_by_role("button", name="sagittal", exact=True, pressed=True).wait_for(timeout=10_000)
+    notebook.keyboard.press("a")
+    panel.get_by_role("button", name="axial", exact=True, pressed=True).wait_for(timeout=10_000)
+
+
+def test_the_keyboard_alone_reaches_everything_and_spares_the_notebook(notebook, screenshots):
+    notebook.locator(".ggo-pad").first.focus()
+    notebook.keyboard.press("Home")
+    shows(notebook, -1000)
+    reached = []
+    for _ in range(22):
+        reached.append(
+            notebook.evaluate(
+                "(() => { const at = document.activeElement;"
+                " return at.ariaLabel || at.labels?.[0]?.textContent || at.textContent; })()"
+            )
+        )
+        notebook.keyboard.press("Tab")
+    assert reached[0].startswith("CT picture")
+    assert reached[1:] == [
+        *("slice", "play", "stop and go back to the first", "repeat", "slice", "lung", "mediastinum", "bone", "paper"),
+        *("level HU", "level HU", "width HU", "width HU", "zoom", "zoom", "lungs", "lesions", "outline", "fill"),
+        *("opacity", "opacity"),
+    ]
+    handle = notebook.get_by_role("slider", name="slice", exact=True).first
+    handle.focus()
+    notebook.keyboard.press("PageUp")
+    shows(notebook, -500)
+    cells = notebook.locator(".jp-Cell").count()
+    notebook.keyboard.press("x")  # cuts the cell, were JupyterLab to hear it
+    notebook.get_by_role("button", name="bone", exact=True).first.focus()
+    notebook.keyboard.press("b")  # adds a cell
+    notebook.keyboard.press("Enter")
+    shows(notebook, -500, "bone")
+    assert notebook.locator(".jp-Cell").count() == cells
+    notebook.get_by_role("button", name="lung", exact=True).first.press("Space")
+    shows(notebook, -500)
+    notebook.locator(".lm-TabBar-tab.jp-mod-dirty").first.wait_for()
+    notebook.keyboard.press("Control+s")
+    notebook.locator(".lm-TabBar-tab.jp-mod-dirty").wait_for(state="detached")

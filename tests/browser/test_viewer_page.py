@@ -110,6 +110,29 @@ def test_slices_move_by_keys_wheel_slider_and_curve(page):
     assert "100%" in page.inner_text("#share")
 
 
+def test_every_control_says_what_it_is_and_slices_are_spoken(page):
+    for role, name in (
+        ("radio", "coronal"),
+        ("radio", "mediastinum"),
+        ("slider", "Slice"),
+        ("slider", "level"),
+        ("slider", "opacity"),
+        ("button", "Play through the slices"),
+        ("checkbox", "lesions"),
+    ):
+        assert page.get_by_role(role, name=name, exact=True).count() == 1, (role, name)
+    picture = page.get_by_role("application")
+    assert picture.get_attribute("aria-label").startswith("CT picture.")
+    picture.focus()
+    page.keyboard.press("ArrowUp")
+    assert "axial 4" in caption(page) and page.get_attribute("#spoken", "aria-live") == "polite"
+    page.focus("#slice")
+    page.keyboard.press("ArrowUp")
+    drawn(page)
+    assert page.get_attribute("#spoken", "aria-live") == "off"
+    assert page.get_attribute("#slice", "aria-valuetext").startswith("axial 5 of 0–5 · 40 mm")
+
+
 def test_windows_change_the_greys(page):
     for number, name in enumerate(WINDOWS, start=1):
         page.keyboard.press(str(number))
