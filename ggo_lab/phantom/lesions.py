@@ -25,7 +25,7 @@ PATTERNS = {
 }
 _AT_INVOLVEMENT = (0.12, 0.37, 0.62, 0.87)
 # How gladly each lobe is hit, in the order of LOBES; the lower lobes lead.
-_LOBE_LIKING = (0.0, -0.15, 0.45, 0.0, 0.35)
+_LOBE_LIKING = (0.0, -0.15, 0.45, 0.05, 0.15)
 _CLUSTERING, _CLUSTER_MM = 0.75, 36.0  # foci come in groups
 # Some disease keeps to one level of the lungs at first: share of the patients, and how much the liking falls from that
 # level to one lung's height away. It spreads: at this involvement nothing is left of it.
