@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
     if len(table) < len(pd.MultiIndex.from_product(AXES.values())):
         sys.exit(f"{len(table)} runs are done; others are claimed by workers that live, or did two minutes ago.")
     RESULTS.mkdir(exist_ok=True)
-    table = table.sort_values([*SETTING, "seed"], ignore_index=True).drop(columns="extent")
+    table = table.sort_values([*SETTING, "seed"], ignore_index=True).drop(columns=["extent", "weights"])
     table.round(4).to_csv(RESULTS / "sweep.csv", index=False, lineterminator="\n")
     print(summary(table).to_string(index=False, float_format="%.2f"))
     draw(table, folder)
