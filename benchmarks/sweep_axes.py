@@ -43,12 +43,15 @@ def main(folder: Path) -> None:
     # In the same arithmetic everywhere, so that another machine finds the same table.
     config = gl.TrainConfig(patience=5, speed="plain")
     table = sweep(images, folder, AXES, config, weights="none", jobs=2)
-    if len(table) < len(pd.MultiIndex.from_product(AXES.values())):
-        sys.exit(f"{len(table)} runs are done; others are claimed by workers that live, or did two minutes ago.")
+    if len(table) != len(pd.MultiIndex.from_product(AXES.values())):
+        sys.exit(
+            f"{folder} holds {len(table)} runs. Too few: the others are claimed by workers that live, or did lately. "
+            "Too many: some are of other images or settings; give an empty folder."
+        )
     RESULTS.mkdir(exist_ok=True)
-    table = table.sort_values([*SETTING, "seed"], ignore_index=True).drop(columns="extent")
+    table = table.sort_values([*SETTING, "seed"], ignore_index=True).drop(columns=["extent", "weights"])
     table.round(4).to_csv(RESULTS / "sweep.csv", index=False, lineterminator="\n")
-    print(summary(table).to_string(index=False, float_format="%.2f"))
+    print(summary(table).to_string(index=False, float_format="%.2f", formatters={"lr": "{:g}".format}))
     draw(table, folder)
 
 
@@ -76,7 +79,7 @@ def draw(table: pd.DataFrame, folder: Path) -> None:
         above, below = grid[:, column]
         for run in runs:
             row = run["row"]
-            if row["backbone"] == name and row["max_epochs"] == longest:
+            if row["backbone"] == name and row["max_epochs"] == longest and "curves" in run:
                 above.plot(
                     run["curves"]["epoch"],
                     run["curves"]["validation_loss"],
@@ -85,7 +88,7 @@ def draw(table: pd.DataFrame, folder: Path) -> None:
                     linewidth=1.2,
                 )
         above.axhline(1.386, color="#999999", linewidth=0.8, zorder=0)
-        above.set(title=name, xlabel="epoch", ylim=(0, 3))
+        above.set(title=name, xlabel="epoch", xlim=(0.5, longest + 0.5), ylim=(0, 3))
         settings = table[table["backbone"] == name].groupby(SETTING[1:])
         for place, ((batch_size, lr, _), rows) in enumerate(settings):
             shifts = place + 0.18 * (rows["seed"] - rows["seed"].mean())
@@ -100,7 +103,7 @@ def draw(table: pd.DataFrame, folder: Path) -> None:
         )
         below.set(xlabel="batch size, most epochs", ylim=(0, 1))
     grid[0, 0].set_ylabel("validation loss")
-    grid[0, 0].text(20, 1.40, "chance", color="#777777", fontsize="small", ha="right", va="bottom")
+    grid[0, 0].text(longest, 1.40, "chance", color="#777777", fontsize="small", ha="right", va="bottom")
     grid[1, 0].set_ylabel("macro-F1 on validation, 95% interval")
     for lr, color in COLORS.items():
         grid[0, -1].plot([], [], color=color, label=f"learning rate {lr:g}")

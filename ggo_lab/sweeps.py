@@ -25,6 +25,7 @@ from ggo_lab.evaluation import evaluate, predict
 from ggo_lab.images import ImageSet
 from ggo_lab.storage import write_whole
 from ggo_lab.training import TrainConfig, fit
+from ggo_lab.training.checkpoints import fingerprint
 
 _SIGN_OF_LIFE_S = 15.0  # how often a worker touches the claim of its run
 _DEAD_AFTER_S = 120.0  # a claim that was not touched for so long belongs to a worker that is no more
@@ -70,9 +71,9 @@ def sweep(
 def sweep_table(folder: str | Path) -> pd.DataFrame:
     """Read what a folder of runs holds so far, best validation macro-F1 first.
 
-    Returns: a row a run: the axes, epochs, best_epoch, ended, validation_loss, validation_accuracy,
-        validation_macro_f1 with the ends of its 95% interval (low, high), seconds, and error: what stopped a run that
-        could not be finished, else missing.
+    Returns: a row a run: the axes, weights (what was really loaded), epochs, best_epoch, ended, validation_loss,
+        validation_accuracy, validation_macro_f1 with the ends of its 95% interval (low, high), seconds, and error:
+        what stopped a run that could not be finished, else missing.
     """
     rows = [json.loads(file.read_text(encoding="utf-8"))["row"] for file in sorted(Path(folder).glob("*.json"))]
     table = pd.DataFrame(rows)
@@ -96,9 +97,9 @@ def _config_of(run: dict, config: TrainConfig) -> TrainConfig:
 def _fill(images: ImageSet, folder: Path, runs: list[dict], config: TrainConfig, weights: str) -> None:
     """Do every run that nobody has done or is doing."""
     folder.mkdir(parents=True, exist_ok=True)
+    cohort = [images.names, images.table["split"].tolist(), fingerprint(images)]
     for run in runs:
-        settings, cohort = asdict(_config_of(run, config)), [images.names, images.table["split"].tolist()]
-        facts = [run, settings, weights, images.recipe.to_dict(), cohort]
+        facts = [run, asdict(_config_of(run, config)), weights, images.recipe.to_dict(), cohort]
         name = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
         done = folder / f"{name}.json"
         if done.exists():
@@ -114,8 +115,8 @@ def _train(images: ImageSet, run: dict, config: TrainConfig, weights: str, check
     settings = _config_of(run, config)
     try:
         with warnings.catch_warnings():
-            # Said once by the caller's choice of weights; the table of a sweep would drown in it.
-            warnings.simplefilter("ignore", RandomWeightsWarning)
+            if weights == "none":  # asked for: no need to say so before every run
+                warnings.simplefilter("ignore", RandomWeightsWarning)
             model = build_backbone(
                 run.get("backbone", "resnet18"), run.get("extent", "all"), weights, seed=settings.seed
             )
@@ -126,6 +127,7 @@ def _train(images: ImageSet, run: dict, config: TrainConfig, weights: str, check
     interval, best = report.interval(), history.table[history.table["best"]].iloc[0]
     row = {
         **run,
+        "weights": model.weights,
         "epochs": len(history.table),
         "best_epoch": history.best_epoch,
         "ended": history.ended,
@@ -136,7 +138,7 @@ def _train(images: ImageSet, run: dict, config: TrainConfig, weights: str, check
         "high": interval.high,
         "seconds": round(float(history.table["seconds"].sum()), 1),
     }
-    return {"row": row, "weights": model.weights, "curves": history.table.to_dict("list")}
+    return {"row": row, "curves": history.table.to_dict("list")}
 
 
 @contextmanager

@@ -182,10 +182,15 @@ def test_the_seed_decides_and_the_global_random_state_is_left_alone():
     assert not torch.equal(one["network.classifier.1.weight"], other["network.classifier.1.weight"])
 
 
-@pytest.mark.parametrize("wrong", [{"name": "resnet19"}, {"name": "resnet18", "extent": "tail"}])
+@pytest.mark.parametrize("wrong", [{"name": "resnet19"}, {"name": None}, {"name": "resnet18", "extent": "tail"}])
 def test_unknown_choices_are_refused(wrong):
     with pytest.raises(ChoiceError, match="choose one of"):
         build_backbone(**wrong, weights="none")
+
+
+def test_no_weights_are_asked_for_by_their_word():
+    with pytest.raises(ChoiceError, match="weights=None is not known; give 'imagenet', 'none'"):
+        build_backbone("squeezenet1_0", weights=None)
 
 
 # ---- weights from a file --------------------------------------------------------------------------------------

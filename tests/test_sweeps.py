@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from squares import TRAIN, VALIDATION, config, tiny
 
 import ggo_lab as gl
 from ggo_lab import sweeps as room
+from ggo_lab.backbones import RandomWeightsWarning
 from ggo_lab.sweeps import sweep, sweep_table
 
 IMAGES = gl.ImageSet(
@@ -63,6 +66,27 @@ def test_what_is_done_is_not_done_again(tmp_path, trained):
     assert len(trained) == 4
     run(tmp_path, lr=1e-2)
     assert len(trained) == 8, "other settings are other runs"
+
+
+def test_other_images_of_the_same_names_are_other_runs(tmp_path, trained):
+    brighter = replace(IMAGES, pixels=IMAGES.pixels + np.uint8(1))
+    for images in (IMAGES, brighter, IMAGES):
+        sweep(images, tmp_path, {"seed": [0]}, config(max_epochs=1))
+    assert trained == [0, 0]
+
+
+def test_random_weights_in_the_place_of_pretrained_ones_are_said_and_stand_in_the_table(tmp_path, monkeypatch):
+    def build(*_, seed):
+        warnings.warn("RANDOM WEIGHTS", RandomWeightsWarning, stacklevel=1)
+        return tiny(seed)
+
+    monkeypatch.setattr(room, "build_backbone", build)
+    with pytest.warns(RandomWeightsWarning):
+        table = sweep(IMAGES, tmp_path, {"seed": [0]}, config(max_epochs=1), weights="imagenet")
+    assert table["weights"].tolist() == ["random"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sweep(IMAGES, tmp_path, {"seed": [0]}, config(max_epochs=1), weights="none")
 
 
 def test_workers_share_the_runs(tmp_path, trained):

@@ -383,6 +383,12 @@ def test_splits_that_would_mislead_are_refused(message):
         {"patience": 0},
         {"speed": "fast"},
         {"min_delta": -0.1},
+        {"max_epochs": 2.5},
+        {"batch_size": 8.0},
+        {"patience": math.inf},
+        {"lr": "0.1"},
+        {"flip": "no"},
+        {"unfreeze_at": 3},
         {"min_delta": 8},  # the paper's public code: early stopping never fired
     ],
 )
@@ -407,6 +413,25 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_the_cause():
     with pytest.raises(gl.ModelError, match=r"step \d of epoch \d.*lr=1e\+30 is too high.*anew") as caught:
         quick(optimizer="sgd", lr=1e30)
     assert caught.value.subject == 1e30
+
+
+def test_weights_that_were_no_numbers_from_the_start_are_not_blamed_on_the_learning_rate():
+    model = tiny()
+    with torch.no_grad():
+        model.network[0].weight[0] = math.nan
+    with pytest.raises(gl.ModelError, match="before anything was learnt: the weights of resnet18"):
+        quick(model)
+
+
+def test_grades_of_which_the_train_split_has_none_do_no_harm():
+    three = TRAIN.subset(np.flatnonzero(TRAIN.indices != 2))
+    for balance in ("none", "loss", "sampling"):
+        assert quick(train=three, max_epochs=1, balance=balance)[1].table["train_loss"].notna().all()
+
+
+def test_the_smallest_splits_and_batches_larger_than_them_work():
+    _, history = quick(train=TRAIN.subset([0, 1]), validation=VALIDATION.subset([0]), batch_size=512)
+    assert len(history.table) == 3
 
 
 def test_a_validation_loss_that_is_no_number_stops_too(monkeypatch):

@@ -16,7 +16,10 @@ SEQUENCE = "_gru"  # ends the name of a network that reads a scan's slices one a
 
 def check_name(name: str) -> None:
     """Raise ChoiceError unless torchvision classifies images with a network of this name, with or without SEQUENCE."""
-    if name.removesuffix(SEQUENCE) not in {*BACKBONES, *list_models(module=torchvision.models)}:
+    if not isinstance(name, str) or name.removesuffix(SEQUENCE) not in {
+        *BACKBONES,
+        *list_models(module=torchvision.models),
+    }:
         listed = ", ".join(repr(known) for known in BACKBONES)
         raise ChoiceError(
             f"backbone={name!r} is not known; choose one of {listed}, any other classification network of torchvision "

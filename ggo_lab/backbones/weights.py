@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from ggo_lab.errors import ModelError
+from ggo_lab.errors import ChoiceError, ModelError
 
 _ANSWER_WITHIN_S = 8  # a server that stays silent for so long counts as out of reach: a lesson cannot wait
 
@@ -35,6 +35,8 @@ def load_weights(network: nn.Module, name: str, weights: str | Path) -> str:
     """Load pretrained weights into the network as torchvision makes it; say what was loaded."""
     if weights == "none":
         return "random"
+    if not isinstance(weights, (str, Path)):  # torchvision's own way is None
+        raise ChoiceError(f"weights={weights!r} is not known; give 'imagenet', 'none' (random) or a file.", weights)
     file = _imagenet_file(name) if weights == "imagenet" else Path(weights)
     if file is None:
         return "random"

@@ -69,8 +69,8 @@ class Checkpoint:
             "backbone": model.name,
             "extent": model.extent,
             "config": repr(dataclasses.replace(config, max_epochs=1)),
-            "train split": _fingerprint(train),
-            "validation split": _fingerprint(validation),
+            "train split": fingerprint(train),
+            "validation split": fingerprint(validation),
             "number of processes": rank_and_size()[1],
             "frozen weights": _frozen_checksum(model, config),
         }
@@ -154,8 +154,8 @@ class Checkpoint:
         return content
 
 
-def _fingerprint(images: ImageSet) -> str:
-    """A text that changes with the images and their grades."""
+def fingerprint(images: ImageSet) -> str:
+    """Give a text that changes with the images and their grades."""
     checksum = zlib.crc32(images.indices.tobytes())
     for image in images.pixels:
         checksum = zlib.crc32(image.tobytes(), checksum)

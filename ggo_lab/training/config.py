@@ -1,13 +1,17 @@
 """The settings of a training run."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import NamedTuple
 
 from ggo_lab.errors import ChoiceError, check_choice
 from ggo_lab.grades import Grade
 
 _CHANCE_LOSS = math.log(len(Grade))  # 1.386: the cross-entropy of giving every grade a quarter
+
+# What a setting may be, by the type of its default; numpy's numbers count too.
+_KINDS = {bool: (bool, "True or False"), int: (Integral, "a whole number"), float: (Real, "a number")}
 
 
 class Speed(NamedTuple):
@@ -45,6 +49,10 @@ class TrainConfig:
     speed: str | Speed = "auto"  # "auto": the fastest on this machine, tried once and remembered; "plain"; or a Speed
 
     def __post_init__(self):
+        for field in fields(self):
+            kind, called = _KINDS.get(type(field.default), (object, ""))
+            if not isinstance(value := getattr(self, field.name), kind):
+                raise ChoiceError(f"{field.name}={value!r} must be {called}, such as {field.default}.", value)
         check_choice("optimizer", self.optimizer, ("adam", "adamw", "sgd"))
         check_choice("loss", self.loss, ("cross_entropy", "corn"))
         check_choice("balance", self.balance, ("none", "loss", "sampling"))
@@ -53,7 +61,12 @@ class TrainConfig:
                 raise ChoiceError(
                     f"{name}={getattr(self, name)} is out of range; give 0 to {most}.", getattr(self, name)
                 )
-        object.__setattr__(self, "unfreeze_at", tuple(int(epoch) for epoch in self.unfreeze_at))
+        try:
+            object.__setattr__(self, "unfreeze_at", tuple(int(epoch) for epoch in self.unfreeze_at))
+        except TypeError:  # a single number
+            raise ChoiceError(
+                f"unfreeze_at={self.unfreeze_at!r} must hold epochs, such as (5,).", self.unfreeze_at
+            ) from None
         if list(self.unfreeze_at) != sorted(set(self.unfreeze_at)) or min(self.unfreeze_at, default=2) < 2:
             raise ChoiceError(
                 f"unfreeze_at={self.unfreeze_at} must be rising epochs from 2 on, such as (5, 10).", self.unfreeze_at

@@ -64,7 +64,13 @@ def train_epoch(
     sizes = summed(torch.tensor(sizes, device=images.device)).tolist()
     for step, loss in enumerate(losses, 1):
         if not math.isfinite(loss):
-            raise diverged(f"The training loss is {loss} at step {step} of epoch {epoch}", model, optimizer)
+            what = f"The training loss is {loss} at step {step} of epoch {epoch}"
+            if step == epoch == 1:
+                raise ModelError(
+                    f"{what}, before anything was learnt: the weights of {model.name} with which it began hold values "
+                    "that are no numbers, or are far too large. Build it anew, from other weights."
+                )
+            raise diverged(what, model, optimizer)
     # Weighted by size: the last batch may be smaller, and its images count no more than others.
     return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes), right / sum(sizes)
 
