@@ -17,6 +17,7 @@ from ggo_lab.rendering import (
     Heat,
     check_curves,
     check_heat,
+    check_marks,
     check_masks,
     encode,
     mask_colors,
@@ -85,10 +86,10 @@ class SliceViewer(Look, Panel):
         self.scan = scan
         self.masks = check_masks(scan, masks)
         self.heat = check_heat(scan, heat)
-        self.marks = tuple(marks)
+        self.marks = check_marks(scan, marks)
         self._renderer = FrameRenderer(scan, self.masks, self.heat, size)
         self._index_in = {plane: scan.shape[axis] // 2 for plane, (axis, _) in PLANES.items()}
-        if marks:
+        if self.marks:
             self._index_in["axial"] = self.marks[len(self.marks) // 2]
         self.curves = check_curves(scan, curve, self.masks)
         self.strip: CurveStrip | None = None
@@ -228,8 +229,7 @@ class SliceViewer(Look, Panel):
         return "" if self.probe is None else reading(self.scan, self.masks, self.probe, numbered=True)
 
     def _pointer_moved(self, _change) -> None:
-        read = "" if self.pointer is None else reading(self.scan, self.masks, self.pointer)
-        self.controls.pointed.value = html.escape(read and f"under the pointer: {read}")
+        self.controls.say_pointed("" if self.pointer is None else reading(self.scan, self.masks, self.pointer))
 
     @property
     def strip_shows(self) -> bool:
