@@ -41,11 +41,11 @@ class SliceViewer(Look, Panel):
     Its state are plain traits, so code can steer it: `viewer.index = 40`; `viewer.window = (-500, 900)`;
     `viewer.probe = (30, 120, 80)`. `link(a, b)` makes two viewers scroll together.
 
-    What works where: sliders, buttons and the number box are core ipywidgets and work wherever those do, Colab and
-    ipywidgets 7.7 included, and so does the state. Keys, wheel, clicks and drags on the picture, and the click on the
-    curve, need a front end that runs inline handlers, as JupyterLab, Notebook 7 and Colab do (see pad.Pad). Click the
-    picture or tab to it first; its keys are listed under the controls. Without a kernel a still picture is shown, and
-    the page that `to_html` writes does all of it alone.
+    What works where: sliders, buttons and the number box are core ipywidgets, 7.7 or newer, and work wherever those
+    do, and so does the state. Keys, wheel, clicks and drags on the picture, and the click on the curve, need a front
+    end that runs inline handlers, as JupyterLab does (see pad.Pad). Click the picture or tab to it first; its keys are
+    listed under the controls. Without a kernel a still picture is shown, and the page that `to_html` writes does all
+    of it alone. docs/viewers.md says what was tried, and what of it not in Colab.
 
     Args:
         scan: what to show. It is not copied.
