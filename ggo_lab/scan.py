@@ -37,12 +37,19 @@ def as_window(choice: "str | Window | tuple[float, float]") -> Window:
     if isinstance(choice, str):
         check_choice("window", choice, WINDOWS)
         return WINDOWS[choice]
-    level, width = choice
+    try:
+        level, width = (float(value) for value in choice)
+    except (TypeError, ValueError):
+        raise ChoiceError(
+            f"window {choice!r} is neither a name ({', '.join(WINDOWS)}) nor (level, width) in HU.", choice
+        ) from None
+    if not np.isfinite([level, width]).all():
+        raise ChoiceError(f"window {choice!r} holds what is no number; the lung window is (-600, 1500).", choice)
     if not width > 0:
         raise ChoiceError(
             f"window width {width!r} is not above 0 HU; the lung window is level -600, width 1500.", width
         )
-    return Window(float(level), float(width))
+    return Window(level, width)
 
 
 def window(hu: np.ndarray, level: float, width: float) -> np.ndarray:

@@ -83,6 +83,13 @@ def test_a_page_that_cannot_be_written_says_so(tmp_path):
         scan_page(scan, tmp_path / "file" / "page.html")
 
 
+def test_slices_that_are_not_there_are_refused(tmp_path):
+    scan = Scan(np.zeros((2, 8, 8), np.int16), (1, 1, 1))
+    for wrong in ({"index": 2}, {"index": -1}, {"marks": (5,)}):
+        with pytest.raises(ChoiceError, match="0 to 1"):
+            scan_page(scan, tmp_path / "page.html", **wrong)
+
+
 def test_curves_of_the_viewer_are_on_its_page(tmp_path):
     scan = Scan(np.zeros((3, 8, 8), np.int16), (1, 1, 1))
     viewer = SliceViewer(scan, curve={"GGO fraction": [0.1, np.nan, 0.3], "probability": [0, 0.5, 1]}, marks=(2,))

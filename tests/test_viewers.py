@@ -352,6 +352,60 @@ def test_masks_and_heat_that_do_not_fit_are_refused(scan):
         SliceViewer(scan, curve=np.zeros(5))
 
 
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ({"masks": np.ones(SHAPE, bool)}, "give every mask its name"),
+        ({"masks": {1: np.ones(SHAPE, bool)}}, "named 1"),
+        ({"masks": {"lungs": [[1]]}}, "labels == 1"),
+        ({"heat": 0.5}, "needs an array"),
+        ({"heat": {2: [[1.0]]}}, "needs an array"),
+        ({"curve": ["a"] * 8}, "no numbers"),
+        ({"marks": (8,)}, "0 to 7"),
+        ({"marks": (1.5,)}, "0 to 7"),
+        ({"window": (1, 2, 3)}, "nor .level, width."),
+        ({"window": (np.nan, 100)}, "no number"),
+        ({"window": None}, "neither a name"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_explained(scan, arguments, message):
+    with pytest.raises(ChoiceError, match=message):
+        SliceViewer(scan, **arguments)
+
+
+def test_what_is_no_scan_or_no_voxel_is_explained(scan):
+    with pytest.raises(ChoiceError, match="read_scan"):
+        SliceViewer(scan.hu)
+    viewer = SliceViewer(scan)
+    for probe in ((1.5, 2, 3), 3):
+        with pytest.raises(ChoiceError, match="no voxel"):
+            viewer.probe = probe
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_heat_and_curves_have_no_value_where_they_are_nan_or_infinite(scan, tmp_path):
+    heat = np.full(SHAPE, np.nan)
+    np.testing.assert_array_equal(frame(scan, index=4, heat=heat, shown=("heat",)), frame(scan, index=4))
+    viewer = SliceViewer(scan, heat=heat, curve=[0, np.inf, 1, 2, -np.inf, 0, np.nan, -3], marks=np.array([2, 5]))
+    viewer.index = 1
+    assert "curve" not in viewer.controls.caption.value and viewer.marks == (2, 5)
+    at_3 = viewer.strip.draw(0)[:, 8 + 3 * (viewer.strip.width - 17) // 7]
+    assert (at_3 > 60).any(axis=1).argmax() < 14  # the highest finite value reaches the top
+    viewer.to_html(tmp_path / "page.html")
+    SliceViewer(scan, heat={}).to_html(tmp_path / "page.html")
+
+
+def test_a_scan_of_one_slice_can_be_looked_at_and_written(tmp_path):
+    one = Scan(np.full((1, 20, 20), -600, np.int16), (5.0, 2.0, 2.0))
+    viewer = SliceViewer(one, {"lungs": one.hu < 0, "lesions": one.hu > 0}, marks=(0,))
+    for plane in ("coronal", "sagittal", "axial"):
+        viewer.plane = plane
+        viewer.zoom = 12
+        assert viewer.frame().shape[2] == 3
+    assert viewer.last_index == 0 and viewer.strip.index_at(0.7) == 0
+    viewer.to_html(tmp_path / "page.html")
+
+
 def test_the_curve_is_the_lesions_share_of_the_lungs(phantom):
     share = lesion_share({"lungs": phantom.truth.lungs, "lesions": phantom.truth.lesions})
     z = int(np.nanargmax(share))

@@ -145,6 +145,11 @@ def test_unknown_choices_are_refused(viewer, change):
     assert viewer.viewer.png() == before
 
 
+def test_a_model_that_knows_no_recipe_is_refused(cohort):
+    with pytest.raises(ModelError, match="has not been fitted"):
+        PredictionViewer(cohort, build_backbone("squeezenet1_0", extent="scratch"), report_of(SHARES, [0, 1, 1, -1]))
+
+
 def test_sentences():
     shares = np.array([0.1, 0.2, 0.61, 0.09])
     assert sentence(shares, Grade.SEVERE) == "Predicted severe (61%), true severe: right."
@@ -179,6 +184,18 @@ def test_a_phantom_is_remade_with_the_disease_asked_for_and_nothing_else(viewer,
     np.testing.assert_array_equal(viewer.viewer.scan.hu, as_it_is.hu)
     own = cohort.row(NAMES[0])["involvement"]
     assert set(viewer.answers) == {own, 0.6} and viewer._what_if.slider.value == own
+
+
+def test_more_disease_is_shown_where_one_was_looking(viewer):
+    viewer.viewer.look = {"plane": "coronal", "index": 20, "zoom": 2.0, "probe": (3, 20, 30), "opacity": 0.7}
+    viewer.involvement = 0.5
+    assert (viewer.viewer.plane, viewer.viewer.index, viewer.viewer.zoom) == ("coronal", 20, 2.0)
+    assert viewer.viewer.probe == (3, 20, 30)
+    viewer.explained = "nothing"
+    assert viewer.viewer.look["index"] == 20 and viewer.viewer.zoom == 2.0
+    viewer.name = NAMES[1]  # another patient: only how one looks at it stays
+    assert (viewer.viewer.plane, viewer.viewer.zoom, viewer.viewer.probe) == ("axial", 1.0, None)
+    assert viewer.viewer.opacity == 0.7
 
 
 def test_another_scan_begins_as_it_is(viewer):

@@ -21,6 +21,9 @@ const nameAll = () => {
     set(widget, { role: "group", "aria-label": nameOf(widget) });
     for (const button of widget.querySelectorAll("button")) set(button, { "aria-pressed": button.classList.contains("mod-active") });
   }
+  for (const widget of root.querySelectorAll(".widget-select")) {
+    if (!widget.querySelector("label")?.textContent.trim()) set(widget.querySelector("select"), { "aria-label": nameOf(widget) });
+  }
   for (const widget of root.querySelectorAll(".widget-play")) {
     const [play, stop, repeat] = widget.querySelectorAll("button");
     set(play, { "aria-label": play.querySelector(".fa-pause") ? "pause" : "play", title: "play or pause" });

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from ggo_lab.rendering import Heat
+from ggo_lab.rendering import Heat, heat_levels
 from ggo_lab.scan import Scan
 
 # What keeps a page small enough for an e-mail: 64 x 256 x 256 voxels are kept whole (about 5 MB). Wider slices are
@@ -76,8 +76,8 @@ def pack_hu(hu: np.ndarray) -> np.ndarray:
 
 def pack_heat(heat: Heat, small: Reduced) -> dict[str, object]:
     maps = heat if isinstance(heat, Mapping) else dict(enumerate(heat))
-    levels = [np.rint(255 * np.clip(small.smooth(values), 0, 1)).astype(np.uint8) for values in maps.values()]
-    return {"slices": [int(z) for z in maps], "maps": deflate(np.stack(levels))}
+    levels = [heat_levels(small.smooth(np.nan_to_num(values))) for values in maps.values()]
+    return {"slices": [int(z) for z in maps], "maps": deflate(np.array(levels, np.uint8))}
 
 
 def deflate(values: np.ndarray) -> str:

@@ -19,6 +19,7 @@ from ggo_lab.rendering import (
     Heat,
     check_curves,
     check_heat,
+    check_marks,
     check_masks,
     encode,
     mask_colors,
@@ -52,11 +53,16 @@ def scan_html(
         title: of the page; the scan's name if left out.
         index: the axial slice to begin with; the middle if left out.
     Raises:
-        ChoiceError: masks, heat, curve or probabilities that do not fit.
+        ChoiceError: masks, heat, curve, marks, index or probabilities that do not fit.
     """
     masks, heat, grey = check_masks(scan, masks), check_heat(scan, heat), as_window(window)
     curves = check_curves(scan, curve, masks)
+    marks = check_marks(scan, marks)
     index = scan.shape[0] // 2 if index is None else index
+    if index not in range(scan.shape[0]):
+        raise ChoiceError(
+            f"index={index} is outside {scan.name}: its axial slices are 0 to {scan.shape[0] - 1}.", index
+        )
     title = scan.name if title is None else title
     small = Reduced(scan)
     colors, curve_colors = mask_colors(list(masks)), mask_colors(list(curves))
@@ -77,7 +83,7 @@ def scan_html(
         "curves": [
             {"name": name, "color": curve_colors[name], "values": _plain(values)} for name, values in curves.items()
         ],
-        "marks": [int(z) for z in marks],
+        "marks": marks,
     }
     still = encode(FrameRenderer(scan, masks, heat, 512).frame("axial", index, grey, (*masks, "heat")))
     body = Template(asset("page.html")).substitute(

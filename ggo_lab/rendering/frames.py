@@ -6,7 +6,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from ggo_lab.rendering.overlays import HEAT_COLD, HEAT_HOT, Heat, mask_colors, rgb_of
+from ggo_lab.rendering.overlays import HEAT_COLD, HEAT_HOT, Heat, heat_levels, mask_colors, rgb_of
 from ggo_lab.rendering.planes import PLANES, View, heat_slice, picture_shape, slice_of, slice_spacing
 from ggo_lab.scan import Scan, Window, window
 
@@ -121,8 +121,7 @@ def _lay_heat(
     picture: Image.Image, heat: np.ndarray, opacity: float, box: tuple[float, float, float, float]
 ) -> Image.Image:
     """Coat a picture with heat, redder, brighter and more opaque the hotter."""
-    levels = Image.fromarray(np.rint(255 * np.clip(np.asarray(heat, np.float32), 0, 1)).astype(np.uint8))
-    levels = levels.resize(picture.size, Image.Resampling.BILINEAR, box=box)
+    levels = Image.fromarray(heat_levels(heat)).resize(picture.size, Image.Resampling.BILINEAR, box=box)
     shades = np.linspace(HEAT_COLD, HEAT_HOT, 256).round().astype(np.uint8)
     color = Image.merge("RGB", [levels.point(shades[:, channel].tolist()) for channel in range(3)])
     return Image.composite(color, picture, levels.point([round(opacity * level) for level in range(256)]))

@@ -1,6 +1,6 @@
 """What lies over a scan: masks and heat, checked, each with its colour."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -40,8 +40,14 @@ def check_masks(scan: Scan, masks: Mapping[str, np.ndarray] | str | None) -> dic
     Args:
         masks: bool (Z, Y, X) by name; "truth" for the lungs and lesions that the scan's truth knows; None for none.
     Raises:
-        ChoiceError: a mask of another shape or type, or "truth" where none is known.
+        ChoiceError: a mask of another shape or type, "truth" where none is known, or a scan that is none.
     """
+    if not isinstance(scan, Scan):
+        raise ChoiceError(
+            f"A scan is needed, found {type(scan).__name__}: open a file with read_scan(path), or give an array its "
+            "spacing with Scan(hu, spacing).",
+            scan,
+        )
     if masks is None:
         return {}
     if isinstance(masks, str):
@@ -53,7 +59,14 @@ def check_masks(scan: Scan, masks: Mapping[str, np.ndarray] | str | None) -> dic
                 masks,
             )
         return {"lungs": scan.truth.lungs, "lesions": scan.truth.lesions}
+    if not isinstance(masks, Mapping):
+        raise ChoiceError(
+            f"masks is a {type(masks).__name__}; give every mask its name, such as masks={{'lungs': mask}}.", masks
+        )
     for name, mask in masks.items():
+        if not isinstance(name, str):
+            raise ChoiceError(f"A mask is named {name!r}, which is no text; name it such as 'lungs'.", name)
+        mask = np.asarray(mask)
         if name == "heat":
             raise ChoiceError("A mask cannot be named 'heat': that is the heat map's name; choose another.", name)
         if mask.shape != scan.shape or mask.dtype != bool:
@@ -62,22 +75,44 @@ def check_masks(scan: Scan, masks: Mapping[str, np.ndarray] | str | None) -> dic
                 "Of a label map make one with `labels == 1`.",
                 name,
             )
-    return dict(masks)
+    return {name: np.asarray(mask) for name, mask in masks.items()}
 
 
 def check_heat(scan: Scan, heat: Heat | None) -> Heat | None:
-    """Give the heat to draw: float (Z, Y, X) in 0..1, or such maps (Y, X) by axial slice; raise ChoiceError if not."""
+    """Give the heat to draw: float (Z, Y, X) in 0..1, or such maps (Y, X) by axial slice; raise ChoiceError if not.
+
+    Where heat is nan there is none.
+    """
     if heat is None:
         return None
-    maps = heat if isinstance(heat, Mapping) else dict(enumerate(heat)) if len(heat) == scan.shape[0] else {-1: heat}
+    needed = (
+        f"the scan {scan.name} needs an array {scan.shape}, or a dict from slices 0..{scan.shape[0] - 1} to maps "
+        f"{scan.shape[1:]} (see image_to_scan_grid)."
+    )
+    if not isinstance(heat, Mapping):
+        heat = np.asarray(heat)
+        if heat.shape != scan.shape:
+            raise ChoiceError(f"heat has the shape {heat.shape}; {needed}", heat.shape)
+        return heat
+    maps = {z: np.asarray(values) for z, values in heat.items()}
     for z, values in maps.items():
         if not 0 <= z < scan.shape[0] or values.shape != scan.shape[1:]:
-            raise ChoiceError(
-                f"heat has a map {values.shape} for slice {z}; the scan {scan.name} needs an array {scan.shape}, or a "
-                f"dict from slices 0..{scan.shape[0] - 1} to maps {scan.shape[1:]} (see image_to_scan_grid).",
-                z,
-            )
-    return heat
+            raise ChoiceError(f"heat has a map {values.shape} for slice {z}; {needed}", z)
+    return maps
+
+
+def heat_levels(values: np.ndarray) -> np.ndarray:
+    """Heat 0..1 as uint8 0..255; what is outside is clipped, and nan is 0."""
+    finite = np.nan_to_num(np.asarray(values, np.float32), nan=0.0)
+    return np.rint(255 * np.clip(finite, 0, 1)).astype(np.uint8)
+
+
+def check_marks(scan: Scan, marks: Sequence[int]) -> tuple[int, ...]:
+    """Give the axial slices to mark; raise ChoiceError for what is none of the scan's."""
+    for z in marks:
+        if z not in range(scan.shape[0]):
+            raise ChoiceError(f"marks has {z!r}; the axial slices of {scan.name} are 0 to {scan.shape[0] - 1}.", z)
+    return tuple(int(z) for z in marks)
 
 
 def lesion_share(masks: Mapping[str, np.ndarray]) -> np.ndarray | None:

@@ -28,7 +28,10 @@ def check_curves(scan: Scan, curve: Curve | None, masks: Mapping[str, np.ndarray
         return {} if share is None else {"lesions": share}
     curves = dict(curve) if isinstance(curve, Mapping) else {"curve": curve}
     for name, values in curves.items():
-        curves[name] = np.asarray(values, float)
+        try:
+            curves[name] = np.asarray(values, float)
+        except (TypeError, ValueError):
+            raise ChoiceError(f"curve {name!r} holds values that are no numbers.", name) from None
         if curves[name].shape != scan.shape[:1]:
             raise ChoiceError(
                 f"curve {name!r} has shape {curves[name].shape}; {scan.name} has {scan.shape[0]} slices.", name
@@ -69,7 +72,7 @@ class CurveStrip:
         sharp = 2  # drawn twice as large and shrunk, for smooth edges
         sheet = Image.new("RGB", (width * sharp, height * sharp), (_PAPER,) * 3)
         draw = ImageDraw.Draw(sheet)
-        finite = {name: np.clip(np.nan_to_num(values), 0, None) for name, values in curves.items()}
+        finite = {name: np.where(np.isfinite(values), np.clip(values, 0, None), 0) for name, values in curves.items()}
         top = max([1e-9, *(values.max() for values in finite.values())])
         floor = (height - 3) * sharp
         room = (height - 12) * sharp

@@ -85,7 +85,11 @@ class Controls:
             if text
         )
         lines = "<br>".join(line for line in (html.escape(place), said, html.escape(probe)) if line)
-        self.caption.value = f'<div style="line-height:1.4">{lines}</div>'
+        self.caption.value = _paragraph(lines)
+
+    def say_pointed(self, read: str) -> None:
+        """Write what the pointer reads; nothing where it is elsewhere."""
+        self.pointed.value = _paragraph(f"under the pointer: {html.escape(read)}") if read else ""
 
     def arranged(self, pad: Pad) -> tuple[widgets.Widget, ...]:
         """The children of the viewer: a title, then the picture with what moves it beside the rest."""
@@ -94,21 +98,36 @@ class Controls:
             [self.planes, pad.box, self.slider, moving, self.caption, self.pointed],
             layout=widgets.Layout(width=f"{self._size + 4}px", max_width="100%"),
         )
-        side = [_heading("window"), self.presets, self.level, self.width, self.zoom]
+        looks = [_heading("window"), self.presets, self.level, self.width, self.zoom]
+        overlays = []
         if self.checks:
-            side += [_heading("overlays")]
-            side += [
-                widgets.HBox([widgets.HTML(_swatch(color)), self.checks[name]], layout=widgets.Layout(height="30px"))
+            in_line = widgets.Layout(height="30px", align_items="center")
+            overlays += [_heading("overlays")]
+            overlays += [
+                widgets.HBox([widgets.HTML(_swatch(color)), self.checks[name]], layout=in_line)
                 for name, color in self._colors.items()
             ]
-            side += [self.overlay] if self._outlined else []
-            side += [self.opacity]
-        side += [widgets.HTML(_keys())]
+            overlays += [self.overlay] if self._outlined else []
+            overlays += [self.opacity]
         across = widgets.HBox(
-            [picture, widgets.VBox(side, layout=widgets.Layout(width=_SIDE_WIDTH))],
+            [picture, columns(looks, [*overlays, widgets.HTML(_keys())])],
             layout=widgets.Layout(flex_flow="row wrap", grid_gap="8px 18px"),
         )
         return self._title, across
+
+
+def columns(*groups: list[widgets.Widget]) -> widgets.HBox:
+    """Groups of controls one under another beside a picture, and side by side where they have a row for themselves."""
+    return widgets.HBox(
+        [widgets.VBox(group, layout=widgets.Layout(width=_SIDE_WIDTH)) for group in groups],
+        layout=widgets.Layout(
+            flex=f"1 1 {_SIDE_WIDTH}", flex_flow="row wrap", grid_gap="0 18px", align_content="flex-start"
+        ),
+    )
+
+
+def _paragraph(lines: str) -> str:
+    return f'<div style="line-height:1.4">{lines}</div>'
 
 
 def _heading(text: str) -> widgets.HTML:
@@ -116,7 +135,7 @@ def _heading(text: str) -> widgets.HTML:
 
 
 def _swatch(color: str) -> str:
-    place = "display:inline-block;width:14px;height:14px;margin:2px 4px;vertical-align:middle"
+    place = "display:inline-block;width:14px;height:14px;margin:0 4px;vertical-align:middle"
     return f'<span style="{place};background:{color}"></span>'
 
 

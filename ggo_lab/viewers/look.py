@@ -1,7 +1,7 @@
 """The state of a SliceViewer: plain traits, each refused where it does not fit the scan."""
 
-import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 
 import traitlets
 
@@ -80,10 +80,11 @@ class Look(traitlets.HasTraits):
         name, value = proposal["trait"].name, proposal["value"]
         if value is None:
             return None
-        voxel = tuple(value)
-        if len(voxel) != 3 or not all(0 <= at < n for at, n in zip(voxel, self.scan.shape, strict=True)):
+        voxel = tuple(value) if isinstance(value, Iterable) else ()
+        whole = name == "centre" or all(isinstance(at, Integral) for at in voxel)
+        if not whole or len(voxel) != 3 or not all(0 <= at < n for at, n in zip(voxel, self.scan.shape, strict=True)):
             raise ChoiceError(f"{name}={value!r} is no voxel (z, y, x) of {self.scan.name}, {self.scan.shape}.", value)
-        return voxel if name == "centre" else tuple(operator.index(at) for at in voxel)
+        return voxel if name == "centre" else tuple(int(at) for at in voxel)
 
     @traitlets.validate("shown")
     def _valid_shown(self, proposal) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ def naming() -> widgets.HTML:
     gives them.
     """
     return widgets.HTML(
-        "<style>@keyframes ggo-shown { from { opacity: 1; } }</style>"
+        "<style>@keyframes ggo-shown { from { opacity: 1; } } "
+        ".ggo-panel .widget-readout { max-width: none; flex-shrink: 0; }</style>"
         f'<i style="animation:ggo-shown 1ms" onanimationstart="{html.escape(asset("names.js"))}"></i>'
     )

@@ -12,10 +12,11 @@ import numpy as np
 import traitlets
 
 from ggo_lab.cohort import Cohort
-from ggo_lab.errors import ChoiceError, CohortError, GgoLabError, check_choice
+from ggo_lab.errors import ChoiceError, CohortError, GgoLabError, ModelError, check_choice
 from ggo_lab.grades import GRADE_NAMES, Grade
 from ggo_lab.images import ImageSet
 from ggo_lab.page import scan_page
+from ggo_lab.viewers.controls import columns
 from ggo_lab.viewers.lists import confidence, line, lists, true_grade
 from ggo_lab.viewers.names import named
 from ggo_lab.viewers.panel import Panel, close_tree
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # they import torch, which a SliceViewer alone should not wai
     from ggo_lab.evaluation import Report
 
 _EXPLAINED = ("predicted", "nothing", *GRADE_NAMES)
+_HOW, _WHERE = ("window", "overlay", "opacity"), ("plane", "index", "zoom", "centre", "probe")
 _LEAST_SURE = 1 / len(Grade)  # the highest of four probabilities is never less
 
 
@@ -58,7 +60,7 @@ class PredictionViewer(Panel):
         viewer: the SliceViewer of the chosen scan, a new one for every scan; None where it cannot be opened.
     Raises:
         CohortError: predictions without any scan.
-        ModelError: `train` holds images of another recipe.
+        ModelError: a model without a recipe, or `train` holds images of another one.
         ChoiceError: an unknown choice, name or explained, a range that is none, or an involvement for what is no
             phantom.
     """
@@ -73,18 +75,20 @@ class PredictionViewer(Panel):
         self.cohort, self.model, self.predictions = cohort, model, report.predictions
         if not self.predictions.names:
             raise CohortError("The report holds no predictions, so there is no scan to look at.")
+        if model.recipe is None:
+            raise ModelError(f"{model.name} has not been fitted, so nothing says which image of a scan it sees.")
         self.choices = lists(self.predictions)
         self.answers: dict[float, np.ndarray] = {}
         self.viewer: SliceViewer | None = None
         self._similar = None if train is None else Similar(model, train)
         self._seen: SeenScan | None = None
         self._seconds = 0.0  # that it takes to open a scan
-        self._look = {"window": "lung"}  # what the user chose for one scan holds for the next
+        self._look: dict[str, object] = {}  # of the viewer before, as far as it holds for the next one
         super().__init__()
         self._build()
         self.observe(self._list_again, ["choice", "confidence"])
         self.observe(self._choose, "name")
-        self.observe(lambda _: self._following or self._open(), "involvement")
+        self.observe(lambda _: self._following or self._open(stay=True), "involvement")
         self.observe(self._explain_again, "explained")
         self._list_again()
 
@@ -162,26 +166,18 @@ class PredictionViewer(Panel):
             min=_LEAST_SURE, max=1, step=0.01, value=(_LEAST_SURE, 1), description="how sure", readout_format=".0%",
             continuous_update=False, layout=wide, style=narrow,
         )  # fmt: skip
-        self._list = widgets.Select(rows=10, layout=wide, description="scans", style=narrow)
+        self._list = named(widgets.Select(rows=10, layout=wide), "scans")
         self._explained = widgets.Dropdown(options=_EXPLAINED, description="Grad-CAM of", layout=wide, style=narrow)
         self._verdict, self._image, self._alike = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._jumps = named(widgets.ToggleButtons(style={"button_width": "82px"}), "slices the network sees")
         self._place = widgets.VBox(layout=widgets.Layout(min_height="640px"))
         self._what_if = WhatIf(self._ask_for, self.trace)
-        side = widgets.VBox(
-            [
-                self._choice,
-                self._sure,
-                self._list,
-                self._verdict,
-                self._explained,
-                self._image,
-                self._jumps,
-                self._alike,
-            ],
-            layout=widgets.Layout(width="290px"),
+        side = columns(
+            [self._choice, self._sure, self._list, self._verdict],
+            [self._explained, self._image, self._jumps, self._alike],
         )
-        main = widgets.VBox([self._place, self._what_if.box], layout=widgets.Layout(flex="1 1 530px", min_width="0"))
+        # Beside the list the scan takes all the room there is; where there is none, it goes below.
+        main = widgets.VBox([self._place, self._what_if.box], layout=widgets.Layout(flex="1000 1 530px", min_width="0"))
         self._arrange(widgets.HBox([side, main], layout=widgets.Layout(flex_flow="row wrap", grid_gap="8px 20px")))
         self._choice.observe(lambda change: self._asked("choice", change.new), "value")
         self._sure.observe(self._sure_asked, "value")
@@ -221,9 +217,9 @@ class PredictionViewer(Panel):
         self.answers = {}
         self._open()
 
-    def _open(self) -> None:
-        """Open the chosen scan, or remake it, and show all there is of it."""
-        self._clear(f"Opening {self.name} …" if self.involvement is None else f"Making {self.name} again …")
+    def _open(self, stay: bool = False) -> None:
+        """Open the chosen scan, or remake it, and show all there is of it; see _clear for `stay`."""
+        self._clear(f"Opening {self.name} …" if self.involvement is None else f"Making {self.name} again …", stay)
         start = time.perf_counter()
         if self.involvement is None:
             self._verdict.value = self._verdict_said()
@@ -275,19 +271,19 @@ class PredictionViewer(Panel):
         with self._quietly():
             self._explained.value = self.explained
         if self.viewer is not None:
-            plane, index = self.viewer.plane, self.viewer.index
-            self._clear("Looking for what moved the network …")
-            self._show(plane, index)
+            self._clear("Looking for what moved the network …", stay=True)
+            self._show()
 
-    def _clear(self, message: str) -> None:
-        if self.viewer is not None:
-            self._look = {trait: getattr(self.viewer, trait) for trait in ("window", "overlay", "opacity")}
+    def _clear(self, message: str, stay: bool = False) -> None:
+        """Show a message instead of the viewer, and keep how its user looks at scans; if `stay`, also where."""
+        look = self._look if self.viewer is None else self.viewer.look
+        self._look = {trait: look[trait] for trait in (*_HOW, *(_WHERE if stay else ())) if trait in look}
         old, self.viewer = self._place.children, None
         self._place.children = (widgets.HTML(html.escape(message)),)
         for child in old:
             close_tree(child)
 
-    def _show(self, plane: str = "axial", index: int | None = None) -> None:
+    def _show(self) -> None:
         """Put a new SliceViewer of the chosen scan in place of the message."""
         seen, scan = self._seen, self._seen.scan
         heat, score = None, ""
@@ -295,7 +291,7 @@ class PredictionViewer(Panel):
             heat = seen.explain(None if self.explained == "predicted" else Grade[self.explained.upper()])
             score = paragraph(seen.score(heat))
         viewer = SliceViewer(scan, None if scan.truth is None else "truth", heat, marks=seen.slices)
-        viewer.look = {**self._look, "plane": plane, **({} if index is None else {"index": index})}
+        viewer.look = self._look
         old, self.viewer = self._place.children, viewer
         self._place.children = (viewer,)
         for child in old:

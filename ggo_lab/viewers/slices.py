@@ -17,6 +17,7 @@ from ggo_lab.rendering import (
     Heat,
     check_curves,
     check_heat,
+    check_marks,
     check_masks,
     encode,
     mask_colors,
@@ -40,11 +41,11 @@ class SliceViewer(Look, Panel):
     Its state are plain traits, so code can steer it: `viewer.index = 40`; `viewer.window = (-500, 900)`;
     `viewer.probe = (30, 120, 80)`. `link(a, b)` makes two viewers scroll together.
 
-    What works where: sliders, buttons and the number box are core ipywidgets and work wherever those do, Colab and
-    ipywidgets 7.7 included, and so does the state. Keys, wheel, clicks and drags on the picture, and the click on the
-    curve, need a front end that runs inline handlers, as JupyterLab, Notebook 7 and Colab do (see pad.Pad). Click the
-    picture or tab to it first; its keys are listed under the controls. Without a kernel a still picture is shown, and
-    the page that `to_html` writes does all of it alone.
+    What works where: sliders, buttons and the number box are core ipywidgets, 7.7 or newer, and work wherever those
+    do, and so does the state. Keys, wheel, clicks and drags on the picture, and the click on the curve, need a front
+    end that runs inline handlers, as JupyterLab does (see pad.Pad). Click the picture or tab to it first; its keys are
+    listed under the controls. Without a kernel a still picture is shown, and the page that `to_html` writes does all
+    of it alone. docs/viewers.md says what was tried, and what of it not in Colab.
 
     Args:
         scan: what to show. It is not copied.
@@ -85,10 +86,10 @@ class SliceViewer(Look, Panel):
         self.scan = scan
         self.masks = check_masks(scan, masks)
         self.heat = check_heat(scan, heat)
-        self.marks = tuple(marks)
+        self.marks = check_marks(scan, marks)
         self._renderer = FrameRenderer(scan, self.masks, self.heat, size)
         self._index_in = {plane: scan.shape[axis] // 2 for plane, (axis, _) in PLANES.items()}
-        if marks:
+        if self.marks:
             self._index_in["axial"] = self.marks[len(self.marks) // 2]
         self.curves = check_curves(scan, curve, self.masks)
         self.strip: CurveStrip | None = None
@@ -228,8 +229,7 @@ class SliceViewer(Look, Panel):
         return "" if self.probe is None else reading(self.scan, self.masks, self.probe, numbered=True)
 
     def _pointer_moved(self, _change) -> None:
-        read = "" if self.pointer is None else reading(self.scan, self.masks, self.pointer)
-        self.controls.pointed.value = html.escape(read and f"under the pointer: {read}")
+        self.controls.say_pointed("" if self.pointer is None else reading(self.scan, self.masks, self.pointer))
 
     @property
     def strip_shows(self) -> bool:

@@ -56,7 +56,8 @@ def channels(pixels: np.ndarray, slices: tuple[int, ...]) -> str:
 def picture(grey: np.ndarray, alt: str, side: int) -> str:
     """One small picture of uint8 (H, W), so many screen pixels wide."""
     data = base64.b64encode(encode(np.repeat(grey[:, :, None], 3, axis=2))).decode()
-    return f'<img alt="{html.escape(alt)}" width="{side}" height="{side}" src="data:image/jpeg;base64,{data}">'
+    size = f'width="{side}" height="{side}" style="display:block"'
+    return f'<img alt="{html.escape(alt)}" {size} src="data:image/jpeg;base64,{data}">'
 
 
 def paragraph(text: str) -> str:

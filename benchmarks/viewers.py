@@ -1,0 +1,339 @@
+"""Time the viewers: frames in the kernel beside Matplotlib, memory, pages, and dragging in a real browser.
+
+    python benchmarks/viewers.py            # about two minutes; writes build/viewers.json, too
+
+Contestants run in turn, and medians are printed. The kernel's times are processor time, which other programs on the
+machine disturb least. Headless Chromium has no display: frames are counted as pictures that arrived and were decoded
+(JupyterLab) or as turns of requestAnimationFrame (pages), which ticks 60 times a second there. Linux only. Needs the
+extra `bench`; without Chromium the second half is left out.
+"""
+
+import gc
+import json
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import ipywidgets as widgets
+import matplotlib
+import numpy as np
+from machine import facts
+
+import ggo_lab as gl
+from ggo_lab.rendering import FrameRenderer, encode, mask_colors
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "browser"))
+SECONDS = 3.0  # of dragging
+MOVES = 180  # of the mouse meanwhile, as of one that reports 60 times a second
+
+found: list[dict] = []
+
+
+def say(what: str, value: float, unit: str, bar: str = "") -> None:
+    found.append({"what": what, "value": round(value, 3), "unit": unit, "bar": bar})
+    print(f"| {what} | {f'{value:.3g} {unit}'.rstrip()} | {bar} |", flush=True)
+
+
+def in_turn(contestants: dict[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
+    """The median processor time of each, ms; the first two rounds warm up and do not count."""
+    taken = {name: [] for name in contestants}
+    for round_ in range(rounds + 2):
+        for name, run in contestants.items():
+            start = time.process_time()
+            run(round_)
+            taken[name].append(1000 * (time.process_time() - start))
+    return {name: statistics.median(times[2:]) for name, times in taken.items()}
+
+
+def frames(scan: gl.Scan) -> None:
+    """One 512 x 512 slice with two masks: from HU to what is sent, beside the ways Matplotlib has."""
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import ListedColormap
+
+    masks = {"lungs": scan.truth.lungs, "lesions": scan.truth.lesions}
+    grey = gl.WINDOWS["lung"]
+    ours = FrameRenderer(scan, masks, None, 512)
+    maps = {name: ListedColormap([color]) for name, color in mask_colors(list(masks)).items()}
+
+    def figure(z: int):
+        figure = plt.figure(figsize=(5.12, 5.12), dpi=100)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        low = grey.level - grey.width / 2
+        layers = [axes.imshow(scan.hu[z], cmap="gray", vmin=low, vmax=low + grey.width)]
+        layers += [axes.imshow(laid(mask, z), cmap=maps[name], alpha=0.4) for name, mask in masks.items()]
+        return figure, layers
+
+    def laid(mask: np.ndarray, z: int) -> np.ndarray:
+        return np.ma.masked_equal(mask[z], False)
+
+    kept, layers = figure(0)
+
+    def redraw(i: int) -> None:
+        z = i % len(scan.hu)
+        layers[0].set_data(scan.hu[z])
+        for layer, mask in zip(layers[1:], masks.values(), strict=True):
+            layer.set_data(laid(mask, z))
+        kept.canvas.draw()
+
+    def anew(i: int) -> None:  # what interact does when a function plots
+        drawn, _ = figure(i % len(scan.hu))
+        drawn.savefig(BytesIO(), format="png")
+        plt.close(drawn)
+
+    def frame(i: int, overlay: str) -> np.ndarray:
+        return ours.frame("axial", i % len(scan.hu), grey, tuple(masks), overlay)
+
+    medians = in_turn(
+        {
+            "frame, outlines": lambda i: frame(i, "outline"),
+            "frame, fills": lambda i: frame(i, "fill"),
+            "frame, outlines, encoded to be sent": lambda i: encode(frame(i, "outline")),
+            "Matplotlib, set_data and canvas.draw": redraw,
+            "Matplotlib, a new figure as PNG": anew,
+        },
+        40,
+    )
+    for name, milliseconds in medians.items():
+        say(f"512 x 512, two masks: {name}", milliseconds, "ms", "below 4" if name.startswith("frame") else "")
+
+
+def first_picture(scan: gl.Scan) -> None:
+    make = gl.SliceViewer  # imported, before the clock runs
+
+    def show(_i: int) -> None:
+        make(scan, "truth").close()
+
+    start = time.process_time()
+    show(0)
+    say("first picture, the first viewer of a process", 1000 * (time.process_time() - start), "ms", "below 150")
+    say("first picture, later viewers", in_turn({"": show}, 10)[""], "ms", "below 150")
+
+
+def copies() -> None:
+    """What a viewer of a large scan allocates; numpy's arrays are traced, too."""
+    scan = gl.Scan(np.full((128, 512, 512), -600, np.int16), (2.5, 0.7, 0.7))
+    mask = scan.hu < 0
+    tracemalloc.start()
+    viewer = gl.SliceViewer(scan, {"lungs": mask})
+    for z in range(0, 128, 8):
+        viewer.index = z
+    viewer.plane = "coronal"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    viewer.close()
+    volume = scan.hu.nbytes / 1e6
+    say(f"memory at most, while a scan of {volume:.0f} MB is scrolled through", peak / 1e6, "MB", "no copy")
+
+
+def opened_and_closed(scan: gl.Scan) -> None:
+    def held() -> float:
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 1e6
+
+    living = widgets.widget._instances if hasattr(widgets.widget, "_instances") else widgets.Widget.widgets
+    before, sizes = len(living), []
+    for i in range(101):
+        viewer = gl.SliceViewer(scan, "truth")
+        viewer.index = i % len(scan.hu)
+        viewer.close()
+        if i in (20, 100):
+            sizes.append(held())
+    say("viewers 21 to 100 opened and closed: memory grows by", sizes[1] - sizes[0], "MB", "flat")
+    say("widgets left over", len(living) - before, "", "0")
+
+
+def niivue(scan: gl.Scan) -> None:
+    """Ipyniivue draws in the browser, from the whole volume; what compares is what must be sent before it can."""
+    import nibabel
+    from ipyniivue import NiiVue
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for name, values in (("hu", scan.hu), ("lungs", scan.truth.lungs), ("lesions", scan.truth.lesions)):
+            paths.append(Path(folder) / f"{name}.nii")
+            nibabel.save(
+                nibabel.Nifti1Image(values.astype(np.int16 if name == "hu" else np.uint8), np.eye(4)), paths[-1]
+            )
+
+        def theirs(_i: int) -> None:
+            NiiVue().load_volumes([{"path": path} for path in paths])
+
+        medians = in_turn({"ipyniivue": theirs, "ours": lambda _i: gl.SliceViewer(scan, "truth")}, 5)
+        sent = sum(path.stat().st_size for path in paths)
+    for name, milliseconds in medians.items():
+        say(f"processor time in the kernel until a viewer is made: {name}", milliseconds, "ms")
+    viewer = gl.SliceViewer(scan, "truth")
+    say("bytes to the browser before the first picture: ipyniivue (scan and masks as files)", sent / 1e3, "kB")
+    say("bytes to the browser before the first picture: ours", len(viewer.controls.image.value) / 1e3, "kB")
+
+
+def page(browser, scan: gl.Scan) -> None:
+    """The file of a scan of 64 x 256 x 256 with two masks, opened from disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        path = gl.SliceViewer(scan, "truth").to_html(Path(folder) / "page.html")
+        say("page: writing it", time.process_time() - start, "s")
+        say("page: its size", path.stat().st_size / 1e6, "MB", "below 8")
+        opened = []
+        for _ in range(5):
+            tab = browser.new_page()
+            tab.goto(path.as_uri())
+            tab.wait_for_selector("body[data-ready]", timeout=30_000)
+            opened.append(tab.evaluate("performance.now()"))
+            if len(opened) < 5:
+                tab.close()
+        say("page: until it can be used", statistics.median(opened), "ms", "below 1000")
+        clock = thread_clock(tab)
+        busy = clock()
+        intervals = tab.evaluate(
+            """(n) => new Promise((done) => {
+                const slider = document.getElementById("slice"), times = [];
+                const tick = (now) => {
+                    times.push(now);
+                    if (times.length > n) return done(times.slice(1).map((time, i) => time - times[i]));
+                    slider.value = Math.round(31 + 31 * Math.sin(times.length / 20));
+                    slider.dispatchEvent(new Event("input"));
+                    requestAnimationFrame(tick);
+                };
+                requestAnimationFrame(tick);
+            })""",
+            240,
+        )
+        busy = 1000 * (clock() - busy) / len(intervals)
+        say("page: frames a second while the slider is dragged", 1000 * len(intervals) / sum(intervals), "", "60")
+        say("page: processor time of a frame, the page's whole thread", busy, "ms", "below 16.7, for 60")
+        tab.close()
+
+
+def thread_clock(tab) -> Callable[[], float]:
+    """A clock of the processor time that the page's main thread takes, s."""
+    tools = tab.context.new_cdp_session(tab)
+    tools.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def read() -> float:
+        metrics = tools.send("Performance.getMetrics")["metrics"]
+        return next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
+
+    return read
+
+
+OURS = """
+import ggo_lab as gl
+scan = gl.make_phantom(grade=3, seed=1)
+viewer = gl.SliceViewer(scan, "truth")
+drawn = []
+viewer.observe(lambda change: drawn.append(change.new), "index")
+viewer
+"""
+INTERACT = """
+%matplotlib inline
+import matplotlib.pyplot as plt, numpy as np, ipywidgets as widgets
+import ggo_lab as gl
+scan = gl.make_phantom(grade=3, seed=1)
+def show(index):
+    figure, axes = plt.subplots(figsize=(5.12, 5.12), dpi=100)
+    axes.imshow(scan.hu[index], cmap="gray", vmin=-1350, vmax=150)
+    for mask in (scan.truth.lungs, scan.truth.lesions):
+        axes.imshow(np.ma.masked_equal(mask[index], False), alpha=0.4)
+    axes.set_axis_off()
+    plt.show()
+widgets.interact(show, index=widgets.IntSlider(32, 0, 63, layout=widgets.Layout(width="512px")))
+"""
+COUNT = """
+() => {
+    window.arrived = [];
+    new MutationObserver((changes) => {
+        for (const change of changes) {
+            const added = [...change.addedNodes].filter((node) => node.nodeType === 1).flatMap(
+                (node) => [node, ...node.querySelectorAll("img")]);
+            const pictures = [change.target, ...added].filter((node) => node.matches("img"));
+            for (const picture of pictures) {
+                picture.decode().then(() => window.arrived.push(performance.now()), () => {});
+            }
+        }
+    }).observe(document.querySelector(".jp-Notebook"), { subtree: true, childList: true, attributeFilter: ["src"] });
+}
+"""
+
+
+def drag(tab, name: str, bar: str = "") -> None:
+    """Drag the slice slider to and fro, and count the pictures that arrive."""
+    handle = tab.locator(".jp-OutputArea .noUi-handle").first
+    box, rail = handle.bounding_box(), tab.locator(".jp-OutputArea .noUi-target").first.bounding_box()
+    tab.evaluate(COUNT)
+    y = box["y"] + box["height"] / 2
+    tab.mouse.move(box["x"] + box["width"] / 2, y)
+    tab.mouse.down()
+    start = time.perf_counter()
+    for move in range(MOVES):
+        tab.mouse.move(rail["x"] + rail["width"] * (0.5 + 0.49 * np.sin(move / 14)), y)
+        time.sleep(max(0, start + (move + 1) * SECONDS / MOVES - time.perf_counter()))
+    taken, end = time.perf_counter() - start, tab.evaluate("performance.now()")
+    tab.mouse.up()
+    tab.wait_for_timeout(5000)  # for a backlog to arrive
+    arrived = tab.evaluate("window.arrived")
+    say(f"{name}: pictures a second while dragged", sum(at <= end for at in arrived) / taken, "", bar)
+    say(
+        f"{name}: the last picture after the hand stopped",
+        max(0, max(arrived) - end),
+        "ms",
+        "no backlog" if bar else "",
+    )
+
+
+def notebooks(browser) -> None:
+    import lab
+
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as state:
+        folder = Path(folder)
+        with lab.jupyterlab(folder, Path(state)) as address:
+            tab = lab.run_notebook(browser, address, folder, "ours", [OURS])
+            tab.wait_for_timeout(2000)
+            drag(tab, "JupyterLab, SliceViewer", "at least 30")
+            tab.close()
+            tab = lab.run_notebook(browser, address, folder, "interact", [INTERACT], pictures=0)
+            tab.wait_for_selector(".jp-OutputArea .noUi-handle", timeout=60_000)
+            tab.wait_for_timeout(4000)
+            drag(tab, "JupyterLab, Matplotlib and interact")
+            tab.close()
+
+
+def main() -> None:
+    print(facts(), "\n\n| | measured | bar |\n|---|---|---|", flush=True)
+    wide = gl.make_phantom(grade=3, seed=1, shape=(16, 512, 512))
+    scan = gl.make_phantom(grade=3, seed=1)
+    first_picture(scan)
+    frames(wide)
+    copies()
+    opened_and_closed(gl.make_phantom(grade=3, seed=1, shape=(16, 64, 64)))
+    niivue(scan)
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        print("\nNo Chromium: pages and JupyterLab were not measured.")
+    else:
+        import lab
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=lab.CHROMIUM_FLAGS)
+            page(browser, scan)
+            notebooks(browser)
+            browser.close()
+    path = ROOT / "build" / "viewers.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"machine": facts(), "found": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
