@@ -1,6 +1,6 @@
 """Measure how often the 95% intervals hold the truth, by simulation: prints Markdown tables.
 
-    python benchmarks/coverage.py [REPEATS]
+    python benchmarks/coverage.py [REPEATS [reports] [differences] [confidence] [sets]]
 
 A network is a table of chances: what it says of a scan of each true grade. From it the true value of every measure is
 known, test splits can be drawn at will, and the intervals of each can be held against the truth. "Plain" is the
@@ -78,9 +78,10 @@ def cover_reports(n: int, network: np.ndarray, repeats: int, draws: int, seed: i
     each = true_per_grade(network, np.bincount(true) / len(true))
     held = dict.fromkeys([*truth, "macro-F1, plain"], 0)
     held |= {name: np.zeros(4) for name in each}
-    for _ in range(repeats):
+    for repeat in range(repeats):
         said = predicted_by(network, true, rng.random(len(true)))
-        report = gl.evaluate(predictions_of(true, said, rng), draws=draws)
+        # A new seed each: 400 draws in common would shift the ends of all intervals alike, and be taken for a fault.
+        report = gl.evaluate(predictions_of(true, said, rng), draws=draws, seed=repeat)
         for name, value in truth.items():
             low, high = report.interval(name)
             held[name] += low <= value <= high
@@ -120,7 +121,7 @@ def cover_confidence(n: int, temperature: float, repeats: int, seed: int) -> dic
     risk = np.cumsum((crowd.predicted != crowd.indices)[order]) / np.arange(1, len(order) + 1)
     held = {f"risk, {share:.0%} answered": [] for share in ANSWERED}
     held |= {"a bin within its band": [], "calibration error below its bound": []}
-    for _ in range(repeats):
+    for repeat in range(repeats):
         found = sure_of_itself(n, rng, temperature)
         curve = gl.risk_coverage(found)
         for share, name in zip(ANSWERED, held, strict=False):
@@ -128,7 +129,7 @@ def cover_confidence(n: int, temperature: float, repeats: int, seed: int) -> dic
             # Of endlessly many scans those that are as sure as the threshold asks for.
             true = risk[np.searchsorted(-confidence[order], -row["threshold"], side="right") - 1]
             held[name].append(row["low"] <= true <= row["high"])
-        bins = gl.reliability(found, draws=400)
+        bins = gl.reliability(found, draws=400, seed=repeat)
         held["a bin within its band"] += (
             bins.table["right"].between(bins.table["band low"], bins.table["band high"]).tolist()
         )
@@ -168,7 +169,7 @@ def cover_differences(n: int, networks: list[np.ndarray], seeds: int, repeats: i
         runs = np.stack([_run(network, seeds, rng) * shares[:, None] for _ in range(4000)])
         truth[name] = measures.macro_f1(runs, np.ones(4, bool)).mean()
     held = 0
-    for _ in range(repeats):
+    for repeat in range(repeats):
         reports = {name: [] for name in names}
         shared, same = rng.random(len(true)), rng.random(len(true)) < SAME_FATE
         for name, network in zip(names, networks, strict=True):
@@ -176,7 +177,7 @@ def cover_differences(n: int, networks: list[np.ndarray], seeds: int, repeats: i
                 luck = np.where(same, shared, rng.random(len(true)))
                 said = predicted_by(_run(network, seeds, rng), true, luck)
                 reports[name].append(gl.evaluate(predictions_of(true, said, rng), draws=2))
-        found = gl.compare(reports, draws=draws).differences
+        found = gl.compare(reports, draws=draws, seed=repeat).differences
         held += all(
             low <= truth[a] - truth[b] <= high
             for (a, b), low, high in zip(
@@ -203,6 +204,19 @@ def _run(network: np.ndarray, seeds: int, rng: np.random.Generator) -> np.ndarra
     return (1 - worse) * network + worse / 4
 
 
+def seconds_of_a_report(n: int, draws: int, rounds: int = 5) -> float:
+    """Processor time of a whole report, the median of a few."""
+    rng = np.random.default_rng(0)
+    true = usual_grades(n)
+    found = predictions_of(true, predicted_by(NETWORKS["good"], true, rng.random(len(true))), rng)
+    taken = []
+    for _ in range(rounds):
+        start = time.process_time()
+        gl.evaluate(found, draws=draws)
+        taken.append(time.process_time() - start)
+    return float(np.median(taken))
+
+
 def table(head: str, rows: dict[str, dict[str, float]]) -> None:
     """Print rows of named shares as Markdown."""
     columns = list(next(iter(rows.values())))
@@ -211,37 +225,44 @@ def table(head: str, rows: dict[str, dict[str, float]]) -> None:
         print(f"| {name} | {' | '.join(f'{held[column]:.3f}' for column in columns)} |", flush=True)
 
 
-def main(repeats: int) -> None:
-    """Print the tables."""
-    start = time.process_time()
-    print(f"Share of {repeats} simulated test splits whose 95% interval holds the truth")
+def reports(repeats: int) -> None:
+    """Print the tables of a report's intervals."""
     rows = {
-        (n, name): cover_reports(n, network, repeats, 400, seed=n) for n in SIZES for name, network in NETWORKS.items()
+        f"{n} scans, {name}": cover_reports(n, network, repeats, 400, seed=n)
+        for n in SIZES
+        for name, network in NETWORKS.items()
     }
     of_grades = [column for column in next(iter(rows.values())) if column.startswith(OF_A_GRADE)]
     for head, chosen in (("bootstrap", False), ("Wilson, mean over grades", True)):
-        shown = {f"{n} scans, {name}": row for (n, name), row in rows.items()}
-        table(head, {k: {c: v for c, v in row.items() if (c in of_grades) == chosen} for k, row in shown.items()})
+        table(head, {k: {c: v for c, v in row.items() if (c in of_grades) == chosen} for k, row in rows.items()})
+
+
+def differences(repeats: int) -> None:
+    """Print the table of comparisons."""
     poor, good, great = NETWORKS.values()
     groups = {"good, good": [good, good], "great, good": [great, good], "good, poor, great": [good, poor, great]}
-    table(
-        "differences of macro-F1",
-        {
-            f"{n} scans, {seeds} seed{'s' if seeds > 1 else ''}": {
-                name: cover_differences(n, group, seeds, repeats, 400, seed=n) for name, group in groups.items()
-            }
-            for n in SIZES
-            for seeds in (1, SEEDS)
-        },
-    )
-    table(
-        "confidence",
-        {
-            f"{n} scans, {name}": cover_confidence(n, temperature, repeats, seed=n)
-            for n in SIZES
-            for name, temperature in (("calibrated", 1.0), ("too sure", OVERSURE))
-        },
-    )
+    rows = {
+        f"{n} scans, {seeds} seed{'s' if seeds > 1 else ''}": {
+            name: cover_differences(n, group, seeds, repeats, 400, seed=n) for name, group in groups.items()
+        }
+        for n in SIZES
+        for seeds in (1, SEEDS)
+    }
+    table("differences of macro-F1", rows)
+
+
+def confidence(repeats: int) -> None:
+    """Print the table of bands of risk and of calibration."""
+    rows = {
+        f"{n} scans, {name}": cover_confidence(n, temperature, repeats, seed=n)
+        for n in SIZES
+        for name, temperature in (("calibrated", 1.0), ("too sure", OVERSURE))
+    }
+    table("confidence", rows)
+
+
+def sets(repeats: int) -> None:
+    """Print the table of conformal sets on phantoms."""
     judge = phantom_judge()
     print(f"\nConformal sets of a network on {len(judge)} phantoms, {repeats} divisions\n")
     print("| learnt from | stated | coverage | grades in a set |\n|---|---|---|---|")
@@ -249,8 +270,20 @@ def main(repeats: int) -> None:
         for stated in STATED:
             coverage, size = cover_sets(judge, learnt, stated, repeats, seed=learnt)
             print(f"| {learnt} scans | {stated:.0%} | {coverage:.3f} | {size:.2f} |")
+
+
+PARTS = {part.__name__: part for part in (reports, differences, confidence, sets)}
+
+
+def main(repeats: int, parts: list[str]) -> None:
+    """Print the tables."""
+    start = time.process_time()
+    print(f"A report of 231 scans with 2,000 draws takes {seconds_of_a_report(231, 2000):.2f} s of processor time.\n")
+    print(f"Share of {repeats} simulated test splits whose 95% interval holds the truth")
+    for part in parts or PARTS:
+        PARTS[part](repeats)
     print(f"\n{machine.facts()}; {time.process_time() - start:.0f} s of processor time")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400, sys.argv[2:])

@@ -158,6 +158,27 @@ def test_intervals_of_the_report_cover_the_truth(n):
         assert count / repeats >= 0.90, (name, count / repeats)
 
 
+def test_intervals_of_each_grade_cover_the_truth():
+    rng = np.random.default_rng(7)
+    true, repeats = usual_grades(61), 150
+    counts = TYPICAL * (np.bincount(true) / len(true))[:, None]
+    right = np.diagonal(counts)
+    truth = {
+        "precision": right / counts.sum(axis=0),
+        "recall": right / counts.sum(axis=1),
+        "F1": 2 * right / (counts.sum(axis=0) + counts.sum(axis=1)),
+    }
+    covered = {name: np.zeros(4) for name in truth}
+    for _ in range(repeats):
+        luck = rng.random(len(true))[:, None]
+        predicted = np.minimum((luck > TYPICAL.cumsum(axis=1)[true]).sum(axis=1), 3)
+        table = gl.evaluate(hard(true, predicted), draws=1).per_grade
+        for name, value in truth.items():
+            covered[name] += ((table[f"{name} low"] <= value) & (value <= table[f"{name} high"])).to_numpy()
+    for name, count in covered.items():
+        assert (count / repeats >= 0.88).all() and count.mean() / repeats > 0.92, (name, count / repeats)
+
+
 def test_two_scans_of_a_patient_are_drawn_together():
     weights = bootstrap_weights(["a", "a", "b", "c"], np.array([0, 1, 1, 1]), 50, np.random.default_rng(0))
     assert weights.shape == (50, 4 + 16)

@@ -99,6 +99,20 @@ def test_risk_falls_where_confidence_means_something():
     assert half["risk"] < 0.7 * everything and half["low"] <= half["risk"] <= half["high"]
 
 
+def test_bands_of_risk_cover_the_truth():
+    crowd = honest(200_000, 99, 0.5)
+    confidence = crowd.probabilities.max(axis=1)
+    wrong = crowd.predicted != crowd.indices
+    held = []
+    for seed in range(150):
+        curve = gl.risk_coverage(honest(60, seed, 0.5))
+        for coverage in (0.25, 0.5, 1):
+            row = curve.iloc[np.searchsorted(curve["coverage"], coverage - 1e-9)]
+            risk = wrong[confidence >= row["threshold"]].mean()  # of endlessly many scans as sure as these
+            held.append(row["low"] <= risk <= row["high"])
+    assert 0.92 < np.mean(held) < 0.99
+
+
 def test_scans_equally_sure_are_answered_together():
     names = list("abcd")
     shares = np.array([[0.7, 0.1, 0.1, 0.1]] * 3 + [[0.4, 0.2, 0.2, 0.2]])
