@@ -1,4 +1,4 @@
-"""The same functions for a terminal: `ggo-lab grade`, `train`, `sweep`, `prepare`, and `exercises` for teachers.
+"""The same functions for a terminal: `ggo-lab grade`, `train`, `sweep`, `prepare`; for teachers `exercises`, `glossary`.
 
 Several processes train one network with `torchrun --nproc-per-node 2 -m ggo_lab.cli train ...`.
 """
@@ -100,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     exercises.add_argument("out", metavar="OUT", help="a new folder")
     exercises.add_argument("--notebooks", default="notebooks", help="the course's folder (default: notebooks)")
     exercises.set_defaults(run=_exercises)
+
+    glossary = commands.add_parser("glossary", help="print the words that the course explains, as Markdown")
+    glossary.add_argument("--notebooks", default="notebooks", help="the course's folder (default: notebooks)")
+    glossary.set_defaults(run=_glossary)
     return parser
 
 
@@ -169,6 +173,12 @@ def _exercises(options: argparse.Namespace) -> None:
 
     written = write_exercises(options.notebooks, options.out)
     print(f"{len(written)} notebooks without solutions in {Path(options.out) / 'notebooks'}")
+
+
+def _glossary(options: argparse.Namespace) -> None:
+    from ggo_lab.course import glossary
+
+    print(glossary(options.notebooks), end="")
 
 
 def _prepare(options: argparse.Namespace) -> None:
