@@ -1,4 +1,4 @@
-"""The same functions for a terminal: `ggo-lab grade`, `train`, `sweep`, `prepare`; for teachers `exercises`, `glossary`.
+"""The same functions for a terminal: `ggo-lab grade`, `train`, `sweep`, `prepare`, and three for teachers.
 
 Several processes train one network with `torchrun --nproc-per-node 2 -m ggo_lab.cli train ...`.
 """
@@ -101,6 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     exercises.add_argument("--notebooks", default="notebooks", help="the course's folder (default: notebooks)")
     exercises.set_defaults(run=_exercises)
 
+    fork = commands.add_parser("fork", help="let the course's links, Colab's among them, lead to a repository of yours")
+    fork.add_argument("repository", metavar="OWNER/NAME", help="on GitHub")
+    fork.add_argument("--root", default=".", help="the folder of pyproject.toml (default: this one)")
+    fork.set_defaults(run=_fork)
+
     glossary = commands.add_parser("glossary", help="print the words that the course explains, as Markdown")
     glossary.add_argument("--notebooks", default="notebooks", help="the course's folder (default: notebooks)")
     glossary.set_defaults(run=_glossary)
@@ -179,6 +184,13 @@ def _glossary(options: argparse.Namespace) -> None:
     from ggo_lab.course import glossary
 
     print(glossary(options.notebooks), end="")
+
+
+def _fork(options: argparse.Namespace) -> None:
+    from ggo_lab.course import link_to_fork
+
+    for file in link_to_fork(options.root, options.repository):
+        print("links changed in", file)
 
 
 def _prepare(options: argparse.Namespace) -> None:

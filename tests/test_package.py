@@ -87,9 +87,19 @@ def test_the_repository_is_named_in_one_way():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     home = project["urls"]["Repository"]
     for path in [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]:
-        for found in re.findall(r"https://github\.com/[\w.-]+/[\w.-]+", path.read_text(encoding="utf-8")):
+        text = path.read_text(encoding="utf-8")
+        for found in re.findall(r"https://github\.com/[\w.-]+/[\w.-]+", text):
             assert found.removesuffix(".git") == home, f"{path.name} names {found}"
+        if path.suffix == ".ipynb":
+            place = home.removeprefix("https://github.com/")
+            assert f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{path.name})" in text
     assert gl.__version__ == project["version"]
+
+
+def test_links_between_documents_resolve():
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("benchmarks/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: a link leads nowhere: {target}"
 
 
 def test_no_lock_file():

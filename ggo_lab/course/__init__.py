@@ -1,7 +1,8 @@
-"""What the notebooks need beside the library: checks of exercises, an edition without solutions, a glossary."""
+"""What the notebooks need beside the library: checks of exercises; for teachers an edition, a glossary, forks."""
 
 from ggo_lab.course.editions import write_exercises
 from ggo_lab.course.exercises import RIGHT, check_text, exercise
+from ggo_lab.course.fork import link_to_fork
 from ggo_lab.course.glossary import glossary
 
-__all__ = ["RIGHT", "check_text", "exercise", "glossary", "write_exercises"]
+__all__ = ["RIGHT", "check_text", "exercise", "glossary", "link_to_fork", "write_exercises"]
