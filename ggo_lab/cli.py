@@ -1,4 +1,4 @@
-"""The same functions for a terminal: `ggo-lab grade`, `ggo-lab train`, `ggo-lab sweep`, `ggo-lab prepare`.
+"""The same functions for a terminal: `ggo-lab grade`, `train`, `sweep`, `prepare`, and `exercises` for teachers.
 
 Several processes train one network with `torchrun --nproc-per-node 2 -m ggo_lab.cli train ...`.
 """
@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="make and cache the images of a cohort, as `train` would")
     _add_cohort(prepare)
     prepare.set_defaults(run=_prepare)
+
+    exercises = commands.add_parser("exercises", help="write the course without its solutions, for a class")
+    exercises.add_argument("out", metavar="OUT", help="a new folder")
+    exercises.add_argument("--notebooks", default="notebooks", help="the course's folder (default: notebooks)")
+    exercises.set_defaults(run=_exercises)
     return parser
 
 
@@ -157,6 +162,13 @@ def _images(options: argparse.Namespace):
     images = prepare(cohort, recipe, jobs=options.jobs)
     print(images)
     return images
+
+
+def _exercises(options: argparse.Namespace) -> None:
+    from ggo_lab.course import write_exercises
+
+    written = write_exercises(options.notebooks, options.out)
+    print(f"{len(written)} notebooks without solutions in {Path(options.out) / 'notebooks'}")
 
 
 def _prepare(options: argparse.Namespace) -> None:

@@ -1,0 +1,46 @@
+"""Editions of the course: the same notebooks for a class, without their solutions."""
+
+import json
+import shutil
+from pathlib import Path
+
+from ggo_lab.errors import ChoiceError
+
+
+def write_exercises(notebooks: str | Path, out: str | Path) -> list[Path]:
+    """Write the student edition: every notebook without the cells tagged "solution".
+
+    Args:
+        notebooks: the folder of the course, such as "notebooks".
+        out: a folder that is new or empty. It gets the notebooks and, where the course has it, data/README.md, to which
+            they link.
+    Returns: the notebooks written, in their order.
+    Raises:
+        ChoiceError: no notebook in the folder, one that is no notebook, or a folder to write to that holds something.
+
+    >>> write_exercises("notebooks", "for_my_class")  # doctest: +SKIP
+    """
+    source, out = Path(notebooks), Path(out)
+    if not (files := sorted(source.glob("*.ipynb"))):
+        raise ChoiceError(f"{source}: no notebook (.ipynb) in it; give the course's folder, such as notebooks.", source)
+    editions = {file.name: _without_solutions(file) for file in files}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ChoiceError(f"{out} is not an empty folder, and nothing is overwritten; give a new one.", out)
+    (out / "notebooks").mkdir(parents=True, exist_ok=True)
+    written = [out / "notebooks" / name for name in editions]
+    for file, text in zip(written, editions.values(), strict=True):
+        file.write_text(text, encoding="utf-8")
+    data = source.resolve().parent / "data" / "README.md"
+    if data.exists():
+        (out / "data").mkdir()
+        shutil.copyfile(data, out / "data" / "README.md")
+    return written
+
+
+def _without_solutions(file: Path) -> str:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content["cells"] = [cell for cell in content["cells"] if "solution" not in cell["metadata"].get("tags", ())]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ChoiceError(f"{file}: not a Jupyter notebook ({error}); copy it again.", file) from error
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
