@@ -40,7 +40,7 @@ def two_processes(tmp_path_factory):
     tests = Path(__file__).parent
     places = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-    ended = subprocess.run([*command, str(folder)], env=places, capture_output=True, text=True)
+    ended = subprocess.run([*command, str(folder)], env=places, capture_output=True, encoding="utf-8", errors="replace")
     assert ended.returncode == 0, ended.stderr
     return folder
 
