@@ -118,20 +118,22 @@ class Checkpoint:
         device = next(model.parameters()).device
         on_cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         random = gathered((torch.get_rng_state(), on_cuda))
-        if rank_and_size()[0] > 0:
-            return
-        content = {
-            "format": _FORMAT,
-            "facts": self._facts,
-            "speed": tuple(speed),
-            "changing": changing_state(model, self._config),
-            "optimizer": optimizer.state_dict(),
-            "draws": draws.get_state(),
-            "images_at_once": memory.images_at_once,
-            "random": random,
-            "progress": vars(progress),
-        }
-        write_whole(self.path, lambda file: torch.save(content, file))
+        if rank_and_size()[0] == 0:
+            content = {
+                "format": _FORMAT,
+                "facts": self._facts,
+                "speed": tuple(speed),
+                "changing": changing_state(model, self._config),
+                "optimizer": optimizer.state_dict(),
+                "draws": draws.get_state(),
+                "images_at_once": memory.images_at_once,
+                "random": random,
+                "progress": vars(progress),
+            }
+            write_whole(self.path, lambda file: torch.save(content, file))
+        # None goes on before the file is there: a rank that read it too early would resume at another epoch than the
+        # others, and wait for them in vain.
+        gathered(None)
 
     def _read(self) -> dict:
         try:
