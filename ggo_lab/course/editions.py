@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from ggo_lab.course.files import read_notebook
 from ggo_lab.errors import ChoiceError
 
 
@@ -38,9 +39,6 @@ def write_exercises(notebooks: str | Path, out: str | Path) -> list[Path]:
 
 
 def _without_solutions(file: Path) -> str:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        content["cells"] = [cell for cell in content["cells"] if "solution" not in cell["metadata"].get("tags", ())]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ChoiceError(f"{file}: not a Jupyter notebook ({error}); copy it again.", file) from error
+    content = read_notebook(file)
+    content["cells"] = [cell for cell in content["cells"] if "solution" not in cell["metadata"].get("tags", ())]
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -1,9 +1,9 @@
 """The glossary of the course, gathered from the tables of words in its notebooks: it can never differ from them."""
 
-import json
 import re
 from pathlib import Path
 
+from ggo_lab.course.files import read_notebook
 from ggo_lab.errors import ChoiceError
 
 _TABLE = re.compile(r"^## Words\n+\| word \| meaning \|\n\|---\|---\|\n((?:\|.*\|(?:\n|$))+)", re.M)
@@ -24,11 +24,11 @@ def glossary(notebooks: str | Path) -> str:
     Args:
         notebooks: the folder of the course; links are relative to a folder beside it, such as docs/.
     Raises:
-        ChoiceError: no table of words in any notebook of the folder.
+        ChoiceError: no table of words in any notebook of the folder, or a file that is no notebook.
     """
     rows = {}
     for file in sorted(Path(notebooks).glob("*.ipynb")):
-        for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+        for cell in read_notebook(file)["cells"]:
             for table in _TABLE.findall("".join(cell["source"]) if cell["cell_type"] == "markdown" else ""):
                 for row in table.splitlines():
                     word, meaning = row.strip("| ").split(" | ", 1)
