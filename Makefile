@@ -10,9 +10,6 @@ INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/py
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) \
 	$(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
 
-# OpenMP's threads wait asleep, not in a loop: on two busy cores training took three to eight times as long otherwise.
-export OMP_WAIT_POLICY := PASSIVE
-
 .PHONY: help setup lab test lint clean
 
 help:
@@ -44,6 +41,9 @@ lab: setup
 
 # Threads: two processes with one torch thread each keep two cores busier than one process with two. Notebooks run one
 # after another, as a learner runs them.
+# OpenMP's threads wait asleep there, not in a loop: on two busy cores training took three to eight times as long
+# otherwise, and the notebooks' cells ran into their time limit. On free cores it costs a third, so `lab` does without.
+test: export OMP_WAIT_POLICY := PASSIVE
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout=300 --durations=0 --durations-min=10 notebooks
