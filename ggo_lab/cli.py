@@ -1,4 +1,4 @@
-"""The same functions for a terminal: `ggo-lab grade`, `train`, `sweep`, `prepare`, and three for teachers.
+"""The same functions for a terminal: `ggo-lab grade`, `train`, `sweep`, `prepare`, and four for teachers.
 
 Several processes train one network with `torchrun --nproc-per-node 2 -m ggo_lab.cli train ...`.
 """
@@ -101,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     exercises.add_argument("--notebooks", default="notebooks", help="the course's folder (default: notebooks)")
     exercises.set_defaults(run=_exercises)
 
+    site = commands.add_parser("site", help="execute the course and write it as a website that needs no network")
+    site.add_argument("out", metavar="OUT", help="a new folder; begin with its index.html")
+    site.add_argument("--notebooks", default="notebooks", help="the course's folder (default: notebooks)")
+    site.add_argument("--only", nargs="+", default=(), metavar="NN", help="numbers of notebooks (default: all)")
+    site.set_defaults(run=_site)
+
     fork = commands.add_parser("fork", help="let the course's links, Colab's among them, lead to a repository of yours")
     fork.add_argument("repository", metavar="OWNER/NAME", help="on GitHub")
     fork.add_argument("--root", default=".", help="the folder of pyproject.toml (default: this one)")
@@ -178,6 +184,12 @@ def _exercises(options: argparse.Namespace) -> None:
 
     written = write_exercises(options.notebooks, options.out)
     print(f"{len(written)} notebooks without solutions in {Path(options.out) / 'notebooks'}")
+
+
+def _site(options: argparse.Namespace) -> None:
+    from ggo_lab.course import write_site
+
+    print("Open", write_site(options.notebooks, options.out, options.only))
 
 
 def _glossary(options: argparse.Namespace) -> None:

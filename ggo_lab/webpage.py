@@ -11,7 +11,9 @@ from string import Template
 from ggo_lab.storage import write_whole
 
 
-def webpage(title: str, body: str, style: str, script: str = "", data: dict | None = None) -> str:
+def webpage(
+    title: str, body: str, style: str, script: str = "", data: dict | None = None, notebook: bool = False
+) -> str:
     """Put a whole page together.
 
     Its Content-Security-Policy lets run the one style and the one script that are given here, by their hashes, and
@@ -21,6 +23,7 @@ def webpage(title: str, body: str, style: str, script: str = "", data: dict | No
         title: plain text; it is escaped here.
         body: HTML, in which all names are escaped already.
         style, script: names of files in ggo_lab/assets, separated by blanks, one after another.
+        notebook: the body is what a notebook shows: it may style its parts, and hold pages beside this one in frames.
         data: for the script, which finds it as JSON in the element "data".
     """
     style, script = (_assets(names) for names in (style, script))
@@ -32,9 +35,10 @@ def webpage(title: str, body: str, style: str, script: str = "", data: dict | No
         parts.append(f'<script type="application/json" id="data">{text}</script>\n')
     if script:
         parts.append(f"<script>{script}</script>\n")
+    # A page that is opened from a disk has no 'self'; `file:` names what lies beside it.
+    styles = "style-src 'unsafe-inline'; frame-src 'self' file:" if notebook else f"style-src {_hash(style)}"
     return Template(asset("webpage.html")).substitute(
-        policy=f"default-src 'none'; {scripts}style-src {_hash(style)}; img-src data:; base-uri 'none'; "
-        "form-action 'none'",
+        policy=f"default-src 'none'; {scripts}{styles}; img-src data:; base-uri 'none'; form-action 'none'",
         title=html.escape(title),
         style=style,
         body=body,

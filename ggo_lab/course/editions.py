@@ -4,8 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from ggo_lab.course.files import read_notebook
-from ggo_lab.errors import ChoiceError
+from ggo_lab.course.files import course_files, new_folder, read_notebook
 
 
 def write_exercises(notebooks: str | Path, out: str | Path) -> list[Path]:
@@ -21,17 +20,13 @@ def write_exercises(notebooks: str | Path, out: str | Path) -> list[Path]:
 
     >>> write_exercises("notebooks", "for_my_class")  # doctest: +SKIP
     """
-    source, out = Path(notebooks), Path(out)
-    if not (files := sorted(source.glob("*.ipynb"))):
-        raise ChoiceError(f"{source}: no notebook (.ipynb) in it; give the course's folder, such as notebooks.", source)
-    editions = {file.name: _without_solutions(file) for file in files}
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ChoiceError(f"{out} is not an empty folder, and nothing is overwritten; give a new one.", out)
-    (out / "notebooks").mkdir(parents=True, exist_ok=True)
+    editions = {file.name: _without_solutions(file) for file in course_files(notebooks)}
+    out = new_folder(out)
+    (out / "notebooks").mkdir()
     written = [out / "notebooks" / name for name in editions]
     for file, text in zip(written, editions.values(), strict=True):
         file.write_text(text, encoding="utf-8")
-    data = source.resolve().parent / "data" / "README.md"
+    data = Path(notebooks).resolve().parent / "data" / "README.md"
     if data.exists():
         (out / "data").mkdir()
         shutil.copyfile(data, out / "data" / "README.md")

@@ -6,6 +6,24 @@ from pathlib import Path
 from ggo_lab.errors import ChoiceError
 
 
+def course_files(notebooks: str | Path) -> list[Path]:
+    """The notebooks of a folder in their order; raises ChoiceError where there is none."""
+    if not (files := sorted(Path(notebooks).glob("*.ipynb"))):
+        raise ChoiceError(
+            f"{notebooks}: no notebook (.ipynb) in it; give the course's folder, such as notebooks.", notebooks
+        )
+    return files
+
+
+def new_folder(out: str | Path) -> Path:
+    """Make a folder to write to; raises ChoiceError where it holds something."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ChoiceError(f"{out} is not an empty folder, and nothing is overwritten; give a new one.", out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
 def read_notebook(file: Path) -> dict:
     """Read a notebook's content; every cell has a cell_type, a source and metadata.
 
