@@ -48,7 +48,8 @@ if (!root.parentElement.closest(".ggo-panel")) {
   nameAll();
   window.addEventListener("keydown", this.guard, true); // before JupyterLab, which listens at the document
   if (!this.watch) {
-    this.watch = new MutationObserver(nameAll);
+    let soon;
+    this.watch = new MutationObserver(() => { clearTimeout(soon); soon = setTimeout(nameAll, 100); });
     this.watch.observe(root, { subtree: true, childList: true, attributeFilter: ["class"] });
   }
 }
