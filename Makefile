@@ -46,7 +46,7 @@ lab: setup
 test: export OMP_WAIT_POLICY := PASSIVE
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
-	$(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout=300 --durations=0 --durations-min=10 notebooks
+	$(BIN)/python -m pytest -q -p tests.budgets --nbval-lax --nbval-cell-timeout=300 --durations=0 --durations-min=10 notebooks
 
 lint: setup
 	$(BIN)/ruff check .
