@@ -12,6 +12,9 @@ import pytest
 
 SECONDS, CORES = 60, 2
 COURSE_SECONDS = 600  # all notebooks together
+# Scans are made first where the cache is cold, and shared cores without 16-bit arithmetic are slow: what is held must
+# hold there too.
+SLOW = 1.5
 
 spent: dict[str, tuple[float, float, float]] = {}  # notebook: clock, processor seconds, MB at most
 _clock: dict[str, float] = {}
@@ -43,8 +46,8 @@ def pytest_runtest_teardown(item, nextitem) -> None:
     if nextitem is None:
         allowed["the course"] = sum(seconds for _, seconds, _ in spent.values()), COURSE_SECONDS
     for what, (seconds, limit) in allowed.items():
-        if seconds > limit * CORES:
-            pytest.fail(f"{what} took {seconds:.0f} s of processor time; {limit} s on {CORES} cores are allowed.")
+        if seconds > limit * CORES * SLOW:
+            pytest.fail(f"{what} took {seconds:.0f} s of processor time; {limit} s on {CORES} cores are the budget.")
 
 
 def _peak_mb(process: psutil.Process) -> float:
