@@ -180,16 +180,17 @@ def _smooth_slices(volume: np.ndarray, sigma_px: float) -> None:
     tall = np.empty((rows + 2 * reach, columns), np.float32)
     wide = np.empty((rows, columns + 2 * reach), np.float32)
     total, pair = np.empty((2, rows, columns), np.float32)
+
     for plane in volume:  # plane by plane stays in the processor's cache
         tall[reach:-reach], tall[:reach], tall[-reach:] = plane, plane[0], plane[-1]
         np.multiply(plane, weights[0], out=total)
         for away in range(1, reach + 1):
-            np.add(tall[reach - away : -reach - away], tall[reach + away : tall.shape[0] - reach + away], out=pair)
+            np.add(tall[reach - away :][:rows], tall[reach + away :][:rows], out=pair)
             total += np.multiply(pair, weights[away], out=pair)
         wide[:, reach:-reach], wide[:, :reach], wide[:, -reach:] = total, total[:, :1], total[:, -1:]
         np.multiply(total, weights[0], out=plane)
         for away in range(1, reach + 1):
-            np.add(wide[:, reach - away : -reach - away], wide[:, reach + away : wide.shape[1] - reach + away], out=pair)
+            np.add(wide[:, reach - away :][:, :columns], wide[:, reach + away :][:, :columns], out=pair)
             plane += np.multiply(pair, weights[away], out=pair)
 
 

@@ -109,7 +109,7 @@ class _Canvas:
         pixel = steps[2]
         offsets = [np.arange(-n, n + 1) for n in size]
         # Of the box around a ball most cells lie outside it, wherever in its voxel the centre lies: leave them out.
-        z, y, x = ((np.maximum(np.abs(offset) - 0.5, 0) * step) ** 2 for offset, step in zip(offsets, steps, strict=True))
+        z, y, x = ((np.maximum(np.abs(offsets[a]) - 0.5, 0) * steps[a]) ** 2 for a in range(3))
         outermost = max(radii.max(), pixel / 2) + 0.51 * pixel
         z, y, x = np.nonzero(z[:, None, None] + y[:, None] + x < outermost**2)
         squared = [
