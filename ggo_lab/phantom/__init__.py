@@ -210,12 +210,11 @@ def _lobe_masks(lobes: np.ndarray, left: np.ndarray, right: np.ndarray, box: tup
 
     Near the midline a voxel of one lung may lie on the other side of x = 0: its own lung decides, the height the rest.
     """
-    side = np.where(lobes >= 3, lobes - 3, np.where(lobes == 2, 1, 0))  # 0: upper (and middle), 1: lower
+    low = (lobes == 2) | (lobes == 4)
     masks = {}
     for name in LOBES:
         lung = (left if name.startswith("left") else right)[box]
-        lower = name.endswith("lower_lobe")
-        chosen = lung & ((side == 1) if lower else (side == 0))
+        chosen = lung & (low if name.endswith("lower_lobe") else ~low)
         if name == "right_middle_lobe":
             chosen &= lobes == 1
         elif name == "right_upper_lobe":

@@ -100,35 +100,56 @@ class Grid:
         Returns: float32, the box's shape.
         """
         box = box or tuple(slice(0, n) for n in self.shape)
-        wanted = [self.axis(a)[box[a]] for a in range(3)]
+        taps = []
+        for a in range(3):
+            position = (self.axis(a)[box[a]] - coarse.origin[a]) / coarse.spacing[a]
+            first, weights = _taps(position, field.shape[a], weigh)
+            # Only what the box needs of the lattice is interpolated.
+            low, high = (int(first.min()), int(first.max()) + 4) if len(first) else (0, 0)
+            field = field[(slice(None),) * a + (slice(low, high),)]
+            taps.append((first - low, weights))
         # An axis that shrinks goes first: less is left to do on the others.
-        order = (0, 2, 1) if len(wanted[0]) <= field.shape[0] else (2, 1, 0)
+        order = (0, 2, 1) if len(taps[0][0]) <= coarse.shape[0] else (2, 1, 0)
         for a in order:
-            field = _interpolate(field, (wanted[a] - coarse.origin[a]) / coarse.spacing[a], a, weigh)
+            field = _interpolate(field, *taps[a], a)
         return field
 
 
-def _interpolate(field: np.ndarray, position: np.ndarray, axis: int, weigh: Callable) -> np.ndarray:
+def _taps(position: np.ndarray, count: int, weigh: Callable) -> tuple[np.ndarray, tuple]:
+    """The first of the four neighbours of each position on an axis of so many points, and their weights."""
+    position = np.clip(position, 1, count - 2)  # beyond the lattice the outermost value holds
+    base = np.minimum(position.astype(int), count - 3)
+    return base - 1, weigh((position - base).astype(np.float32))
+
+
+def _interpolate(field: np.ndarray, first: np.ndarray, weights: tuple, axis: int) -> np.ndarray:
     # Weighted sums of four neighbours, element by element: unlike a matrix product, the same bits on every machine.
-    position = np.clip(position, 1, field.shape[axis] - 2)  # beyond the lattice the outermost value holds
-    base = np.minimum(position.astype(int), field.shape[axis] - 3)
-    weights = weigh((position - base).astype(np.float32))
+    if axis == 2:  # as rows, which lie together in memory
+        planes, rows, _ = field.shape
+        columns = np.ascontiguousarray(field.reshape(planes * rows, -1).T)
+        return np.ascontiguousarray(_along_first(columns, first, weights).T).reshape(planes, rows, -1)
     if axis == 0:
-        out = np.empty((len(base), *field.shape[1:]), np.float32)
-        for i, k in enumerate(base):
-            np.multiply(field[k - 1], weights[0][i], out=out[i])
-            for shift in (0, 1, 2):
-                out[i] += field[k + shift] * weights[shift + 1][i]
-        return out
-    counts = (len(base), field.shape[2]) if axis == 1 else (field.shape[1], len(base))
-    out = np.empty((field.shape[0], *counts), np.float32)
-    weights = [weight[:, None] if axis == 1 else weight for weight in weights]
+        return _along_first(field, first, weights)
+    out = np.empty((field.shape[0], len(first), field.shape[2]), np.float32)
+    neighbour = np.empty(out.shape[1:], np.float32)
+    weights = [weight[:, None] for weight in weights]
     for plane, target in zip(field, out, strict=True):  # plane by plane stays in the processor's cache
-        np.multiply(plane.take(base - 1, axis - 1), weights[0], out=target)
-        for shift in (0, 1, 2):
-            neighbour = plane.take(base + shift, axis - 1)
-            neighbour *= weights[shift + 1]
-            target += neighbour
+        for tap, weight in enumerate(weights):
+            into = neighbour if tap else target
+            plane.take(first + tap, 0, out=into, mode="clip")  # clip: no copy to check the bounds first
+            into *= weight
+            if tap:
+                target += neighbour
+    return out
+
+
+def _along_first(field: np.ndarray, first: np.ndarray, weights: tuple) -> np.ndarray:
+    out = np.empty((len(first), *field.shape[1:]), np.float32)
+    neighbour = np.empty(out.shape[1:], np.float32)
+    for i, k in enumerate(first):
+        np.multiply(field[k], weights[0][i], out=out[i])
+        for tap in (1, 2, 3):
+            out[i] += np.multiply(field[k + tap], weights[tap][i], out=neighbour)
     return out
 
 

@@ -13,10 +13,10 @@ _FISSURE_MM = 0.6
 
 def lobe_of(patient: Patient, x, y, z) -> np.ndarray:
     """Number in LOBES of positions in mm (broadcast together), uint8."""
-    left = x > 0
-    lower = z < oblique_height(patient, x, y)
-    middle = (z < horizontal_height(patient, x, y)) & ~lower
-    return np.where(left, np.where(lower, 4, 3), np.where(lower, 2, np.where(middle, 1, 0))).astype(np.uint8)
+    upper, middle, lower, left_upper, left_lower = np.arange(5, dtype=np.uint8)
+    low = z < oblique_height(patient, x, y)
+    right = np.where(low, lower, np.where(z < horizontal_height(patient, x, y), middle, upper))
+    return np.where(x > 0, np.where(low, left_lower, left_upper), right)
 
 
 def oblique_height(patient: Patient, x, y) -> np.ndarray:

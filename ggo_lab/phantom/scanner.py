@@ -157,11 +157,15 @@ def expose(hu: np.ndarray, grid: Grid, scanner: Scanner, rng: np.random.Generato
         _sharpen(hu, kernel.edge, pixel)
     noise = rng.standard_normal(hu.shape, np.float32)
     _smooth_slices(noise, kernel.grain_mm / pixel)
-    noise *= np.float32(scanner.noise_hu / noise[0].std(dtype=np.float64))
-    noise *= _noise_map(grid)
-    hu += noise
-    np.clip(np.rint(hu, out=hu), _LOWEST_HU, 3071, out=hu)
-    stored = hu.astype(np.int16)
+    strength = np.float32(scanner.noise_hu / noise[0].std(dtype=np.float64))
+    uneven = _noise_map(grid)
+    stored = np.empty(hu.shape, np.int16)
+    for plane, grain, out in zip(hu, noise, stored, strict=True):  # plane by plane stays in the processor's cache
+        grain *= strength
+        grain *= uneven
+        plane += grain
+        np.clip(np.rint(plane, out=plane), _LOWEST_HU, 3071, out=plane)
+        out[:] = plane
     if scanner.padded:
         stored[:, _outside_circle(grid)] = PADDING_HU
     return stored
@@ -172,16 +176,22 @@ def _smooth_slices(volume: np.ndarray, sigma_px: float) -> None:
     reach = max(1, int(np.ceil(2.5 * sigma_px)))
     weights = exp(-0.5 * (np.arange(reach + 1) / sigma_px) ** 2)
     weights = (weights / (2 * weights.sum() - weights[0])).astype(np.float32)
+    rows, columns = volume.shape[1:]
+    tall = np.empty((rows + 2 * reach, columns), np.float32)
+    wide = np.empty((rows, columns + 2 * reach), np.float32)
+    total, pair = np.empty((2, rows, columns), np.float32)
+
     for plane in volume:  # plane by plane stays in the processor's cache
-        for axis in (0, 1):
-            padded = np.pad(plane, [(reach, reach) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
-            padded = padded if axis == 0 else padded.T
-            length = plane.shape[axis]
-            total = padded[reach : reach + length] * weights[0]
-            for away in range(1, reach + 1):
-                pair = padded[reach - away : reach - away + length] + padded[reach + away : reach + away + length]
-                total += pair * weights[away]
-            plane[:] = total if axis == 0 else total.T
+        tall[reach:-reach], tall[:reach], tall[-reach:] = plane, plane[0], plane[-1]
+        np.multiply(plane, weights[0], out=total)
+        for away in range(1, reach + 1):
+            np.add(tall[reach - away :][:rows], tall[reach + away :][:rows], out=pair)
+            total += np.multiply(pair, weights[away], out=pair)
+        wide[:, reach:-reach], wide[:, :reach], wide[:, -reach:] = total, total[:, :1], total[:, -1:]
+        np.multiply(total, weights[0], out=plane)
+        for away in range(1, reach + 1):
+            np.add(wide[:, reach - away :][:, :columns], wide[:, reach + away :][:, :columns], out=pair)
+            plane += np.multiply(pair, weights[away], out=pair)
 
 
 def _sharpen(hu: np.ndarray, edge: float, pixel: float) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from ggo_lab.phantom.grid import Grid
 
 _THIN_MM = 1.7  # slices are averaged from thin ones of about this thickness
-_CHUNK = 1_500_000  # voxels visited at once: about 15 MB of scratch memory
+_CHUNK = 250_000  # voxels visited at once: what stays in the processor's cache
 # Depth below a shell's surface is kept in 8 bits, in steps of 1/32 pixel, from half a pixel outside to 7 inside.
 _DEPTH_STEPS, _OUTSIDE = 32, 16
 
@@ -33,8 +33,9 @@ def stamp(grid: Grid, points: np.ndarray, radii: np.ndarray) -> Stamp:
 
     def encode(distance: np.ndarray, radii: np.ndarray) -> None:
         drawn = np.maximum(radii, pixel / 2)
-        strength = np.minimum(255 * radii**2 / (drawn**2 + pixel**2 / 12), 255)[:, None]
-        np.subtract((drawn / pixel + np.float32(0.5))[:, None], distance / pixel, out=distance)
+        strength = np.minimum(255 * radii**2 / (drawn**2 + pixel**2 / 12), 255)
+        distance /= pixel
+        np.subtract(drawn / pixel + np.float32(0.5), distance, out=distance)
         np.clip(distance, 0, 1, out=distance)
         distance *= strength
 
@@ -53,7 +54,7 @@ def stamp_shell(grid: Grid, points: np.ndarray, radii: np.ndarray, shell_mm: flo
     pixel = np.float32(grid.spacing[2])
 
     def encode(distance: np.ndarray, radii: np.ndarray) -> None:
-        np.subtract(radii[:, None], distance, out=distance)
+        np.subtract(radii, distance, out=distance)
         distance *= _DEPTH_STEPS / pixel
         distance += _OUTSIDE
         np.clip(distance, 0, 255, out=distance)
@@ -76,8 +77,8 @@ class _Canvas:
     """Thin slices in 8 bits with a margin on every side, so that no ball needs cutting at the border.
 
     Args:
-        encode: turns distances (N, cells) from the centres of N balls, mm, in place into levels 0..255, given their
-            radii (N,), mm; where balls meet the larger level stays.
+        encode: turns distances (cells, N) from the centres of N balls, mm, in place into levels 0..255, given their
+            radii (N,), mm: below 1 from half a pixel outside a ball. Where balls meet the larger level stays.
     """
 
     def __init__(self, grid: Grid, points: np.ndarray, radii: np.ndarray, encode):
@@ -105,21 +106,26 @@ class _Canvas:
     def _draw(self, place, radii, size, steps, encode) -> None:
         """Draw balls that reach equally many voxels."""
         nearest = np.rint(place).astype(np.int64)
-        strides = np.array([self.levels.shape[1] * self.levels.shape[2], self.levels.shape[2], 1])
-        squared, cells = np.float32(0), np.int64(0)
-        for axis in range(3):
-            offsets = np.arange(-size[axis], size[axis] + 1)
-            distance = ((nearest[:, axis, None] - place[:, axis, None] + offsets) * steps[axis]).astype(np.float32)
-            spread = [-1 if a == axis else 1 for a in range(3)]
-            squared = squared + (distance**2).reshape(len(place), *spread)
-            cells = cells + (offsets * strides[axis]).reshape(spread)
-        level = squared.reshape(len(place), -1)
+        pixel = steps[2]
+        offsets = [np.arange(-n, n + 1) for n in size]
+        # Of the box around a ball most cells lie outside it, wherever in its voxel the centre lies: leave them out.
+        z, y, x = ((np.maximum(np.abs(offsets[a]) - 0.5, 0) * steps[a]) ** 2 for a in range(3))
+        outermost = max(radii.max(), pixel / 2) + 0.51 * pixel
+        z, y, x = np.nonzero(z[:, None, None] + y[:, None] + x < outermost**2)
+        squared = [
+            ((nearest[:, a] - place[:, a] + offsets[a][:, None]) * steps[a]).astype(np.float32) ** 2 for a in range(3)
+        ]
+        level = squared[0].take(z, 0)
+        level += squared[1].take(y, 0)
+        level += squared[2].take(x, 0)
         np.sqrt(level, out=level)
         encode(level, radii)
-        seen = np.flatnonzero(level >= 1)
-        ball, cell = np.divmod(seen, level.shape[1])
-        where = (nearest @ strides)[ball] + cells.ravel()[cell]
-        np.maximum.at(self.levels.reshape(-1), where, level.reshape(-1)[seen].astype(np.uint8))
+        level = level.astype(np.uint8)
+        strides = np.array([self.levels.shape[1] * self.levels.shape[2], self.levels.shape[2], 1])
+        cells = np.stack([offsets[0][z], offsets[1][y], offsets[2][x]], 1) @ strides
+        where = cells[:, None] + nearest @ strides
+        seen = np.flatnonzero(level)
+        np.maximum.at(self.levels.reshape(-1), where.reshape(-1)[seen], level.reshape(-1)[seen])
 
     def average(self, *tables: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Average each slice's thin slices.
