@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -145,11 +146,14 @@ def _interpolate(field: np.ndarray, first: np.ndarray, weights: tuple, axis: int
 
 def _along_first(field: np.ndarray, first: np.ndarray, weights: tuple) -> np.ndarray:
     out = np.empty((len(first), *field.shape[1:]), np.float32)
-    neighbour = np.empty(out.shape[1:], np.float32)
-    for i, k in enumerate(first):
-        np.multiply(field[k], weights[0][i], out=out[i])
+    weights = [weight.reshape(-1, *(1,) * (field.ndim - 1)) for weight in weights]
+    # Positions between the same points of the lattice are done together.
+    begins = np.flatnonzero(np.diff(first, prepend=-1))
+    for begin, end in pairwise([*begins, len(first)]):
+        k, target = first[begin], out[begin:end]
+        np.multiply(field[k], weights[0][begin:end], out=target)
         for tap in (1, 2, 3):
-            out[i] += np.multiply(field[k + tap], weights[tap][i], out=neighbour)
+            target += field[k + tap] * weights[tap][begin:end]
     return out
 
 

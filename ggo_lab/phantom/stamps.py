@@ -124,7 +124,7 @@ class _Canvas:
         strides = np.array([self.levels.shape[1] * self.levels.shape[2], self.levels.shape[2], 1])
         cells = np.stack([offsets[0][z], offsets[1][y], offsets[2][x]], 1) @ strides
         where = cells[:, None] + nearest @ strides
-        seen = np.flatnonzero(level)
+        seen = np.flatnonzero(level > 0)
         np.maximum.at(self.levels.reshape(-1), where.reshape(-1)[seen], level.reshape(-1)[seen])
 
     def average(self, *tables: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
