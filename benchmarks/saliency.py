@@ -19,7 +19,6 @@ import machine
 import numpy as np
 
 import ggo_lab as gl
-from ggo_lab.training import Speed
 
 SHAPE, SIZE = (32, 160, 160), 160
 RECIPE = gl.Recipe(where="lungs", crop="lungs", size=SIZE)
@@ -80,8 +79,7 @@ def interval(values: np.ndarray, rng: np.random.Generator) -> str:
 def learnt(images: gl.ImageSet, seed: int) -> gl.Backbone:
     """A network that has learnt from the train split."""
     model = gl.build_backbone("resnet18", extent="scratch", seed=seed)
-    speed = Speed(channels_last=True, bf16=True)
-    config = gl.TrainConfig(lr=5e-4, max_epochs=EPOCHS, patience=EPOCHS, seed=seed, speed=speed)
+    config = gl.TrainConfig(lr=5e-4, max_epochs=EPOCHS, patience=EPOCHS, seed=seed)
     gl.fit(model, images.train, images.validation, config, progress=False)
     return model
 
