@@ -90,8 +90,8 @@ def test_training_gives_what_it_gives_without_the_cache(extent, settings):
     cached, history = quick(frozen(extent=extent), **settings)
     whole, expected = quick(frozen(extent=extent), reuse_frozen=False, **settings)
     assert history.views == (2 if settings.get("flip", True) else 1) and expected.views == 0
-    # Rounding moves the loss in its fourth digit where BatchNorm scales what hardly varies; another order or view of the
-    # images moves the weights below by a tenth and more of their way.
+    # Rounding moves the loss in its fourth digit where BatchNorm scales what hardly varies; another order or view of
+    # the images moves the weights below by a tenth and more of their way.
     pd.testing.assert_frame_equal(curves(history), curves(expected), rtol=1e-2, atol=1e-3)
     start, one, two = (learnt(model) for model in (frozen(extent=extent), cached, whole))
     assert (one - two).norm() < 0.005 * (two - start).norm(), "a rounding error beside what was learnt"
