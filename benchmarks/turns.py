@@ -3,7 +3,10 @@
 What else runs on the machine then disturbs all of them alike, and none feels another's memory or threads.
 """
 
+import ctypes
+import gc
 import multiprocessing
+import platform
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -30,15 +33,21 @@ class Clock:
     def next(self, answer: object = None) -> bool:
         """End the turn that runs, if one does, with what it gave; wait for the next. False when there is none."""
         if self._start is None:
-            # Imports and what was made beforehand do not count, nor do the parent's pages that a fork brought along.
+            # Imports and what was made beforehand do not count, nor does memory that making it has left free.
+            gc.collect()
+            if platform.libc_ver()[0] == "glibc":
+                ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
             self._before_mb = _memory_mb("VmRSS")
             self._pipe.send("ready")
         else:
             wall, cpu = (now() - then for now, then in zip(_CLOCKS, self._start, strict=True))
             self._pipe.send(Turn(answer, wall, cpu, _memory_mb("VmHWM") - self._before_mb))
-        if not self._pipe.recv():
-            return False
+        try:
+            if not self._pipe.recv():
+                return False
+        except EOFError:  # another contestant failed, and the race is off
+            raise SystemExit from None
         self._start = [now() for now in _CLOCKS]
         return True
 
@@ -72,22 +81,25 @@ def race(contestants: dict[str, Callable[[Clock], None]], rounds: int, warm_up: 
         RuntimeError: one of them failed; its traceback was printed by its process.
     """
     start = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    for name, contestant in contestants.items():
-        pipes[name], theirs = start.Pipe()
-        processes.append(start.Process(target=_work, args=(contestant, theirs)))
-        processes[-1].start()
-        theirs.close()
-        _answer(pipes[name], name)  # prepared, before the next one starts
-    turns = {name: [] for name in contestants}
-    for _ in range(warm_up + rounds):
-        for name, pipe in pipes.items():
-            pipe.send(True)
-            turns[name].append(_answer(pipe, name))
-    for pipe in pipes.values():
-        pipe.send(False)
-    for process in processes:
-        process.join()
+    turns, processes, pipes = {name: [] for name in contestants}, [], {}
+    try:
+        for name, contestant in contestants.items():
+            pipes[name], theirs = start.Pipe()
+            processes.append(start.Process(target=_work, args=(contestant, theirs)))
+            processes[-1].start()
+            theirs.close()
+            _answer(pipes[name], name)  # prepared, before the next one starts
+        for _ in range(warm_up + rounds):
+            for name, pipe in pipes.items():
+                pipe.send(True)
+                turns[name].append(_answer(pipe, name))
+        for pipe in pipes.values():
+            pipe.send(False)
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
+        for process in processes:
+            process.join()
     return {name: taken[warm_up:] for name, taken in turns.items()}
 
 
