@@ -10,12 +10,13 @@ INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/py
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) \
 	$(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
 
-.PHONY: help setup lab test lint clean
+.PHONY: help setup lab test bench lint clean
 
 help:
 	@echo "make lab     open the course in JupyterLab"
 	@echo "make test    run the library's tests and every notebook"
 	@echo "make setup   make .venv and install everything (the two above do it themselves)"
+	@echo "make bench   time everything beside other libraries (25 minutes on two free cores; Linux)"
 	@echo "make lint    check style with ruff"
 	@echo "make clean   remove .venv and build output"
 
@@ -47,6 +48,12 @@ test: export OMP_WAIT_POLICY := PASSIVE
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 	$(BIN)/python -m pytest -q -p tests.budgets --nbval-lax --nbval-cell-timeout=300 --durations=0 --durations-min=10 notebooks
+
+# Peers, which are only compared with, are installed here and not by setup. Two threads, as the figures in the README.
+bench: export OMP_NUM_THREADS := 2
+bench: setup
+	@$(call INSTALL,--editable '.[lab$(comma)test$(comma)bench]',--editable '.[lab$(comma)test$(comma)bench]')
+	$(BIN)/python benchmarks/run_all.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 
-from machine import facts
+from results import Results
 from synthetic import images
 
 import ggo_lab as gl
@@ -22,17 +22,17 @@ CHANNELS_LAST = Speed(channels_last=True)
 
 
 def main(names: list[str]) -> None:
-    print(facts(), "\n", flush=True)
-    print("| backbone | 30 epochs, s | of which CPU s | an epoch, cached, s | an epoch, recomputed, s | times faster |")
-    print("|---|---|---|---|---|---|", flush=True)
+    found = Results("head_only")
+    head = ["30 epochs, s", "of which CPU s", "an epoch, cached, s", "an epoch, recomputed, s", "times faster"]
+    found.table("A frozen prefix, computed once", ["backbone", *head])
     for name in names:
         start, cpu = time.perf_counter(), time.process_time()
         history = fit(name, gl.TrainConfig(max_epochs=EPOCHS, patience=EPOCHS))
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         again = gl.TrainConfig(max_epochs=1, reuse_frozen=False, speed=CHANNELS_LAST)
         recomputed, cached = fit(name, again).table["seconds"].mean(), history.table["seconds"].mean()
-        row = f"{seconds:.1f} | {cpu:.1f} | {cached:.3f} | {recomputed:.1f} | {recomputed / cached:.0f}"
-        print(f"| {name} | {row} |", flush=True)
+        found.row(name, seconds, cpu, float(cached), float(recomputed), float(recomputed / cached))
+    found.write()
 
 
 def fit(name: str, config: gl.TrainConfig) -> gl.History:

@@ -1,239 +1,252 @@
-"""From a scan on disk to the network's image, beside the peers, on the same files.
+"""Time the way from a scan on disk to the network's image, beside MONAI, TorchIO and what people write by hand.
 
-    python benchmarks/scan_to_image.py [ROUNDS]
+    python benchmarks/scan_to_image.py [--quick]     # --quick: the NIfTI file only
 
-A phantom of 120 slices of 512 x 512 as .nii.gz, as a DICOM series and as a folder of JPG; the image is the paper's:
-the three middle slices, [-1000, 400] HU in 8 bits, 224 x 224. Every contestant is a process of its own and runs in turn
-with the others; medians of the rounds after one that is not counted. Each peer is used as its documentation shows, and
-may cut out the three slices as early as its interface allows. Memory is what a process grew by at its peak, in a round.
-Pictures differ by the filter that shrinks them: ours and the reference's is bilinear and antialiased.
-Needs the extra `bench`. Linux only.
+One phantom of 120 x 512 x 512, as .nii.gz, as a DICOM series and as a folder of JPG slices. Every contestant must give
+the paper's image: the three middle slices, windowed to [-1000, 400] HU, uint8, 224 x 224. The table says how far each
+is from a reference, torch's "area" resize of these slices: 0 to 1 grey levels is the same picture, and what is more is
+the contestant's own interpolation, for all choose, turn and window alike.
+
+No cache takes part: MONAI's CacheDataset and PersistentDataset keep finished images, as `gl.prepare` does, and what is
+timed is the making. Nor do workers: each contestant is one process, and all could be given more. MONAI and TorchIO read
+with their own readers, which read whole files; from there on they, too, work on three slices only. Linux only; needs
+the extra `bench`.
 """
 
-import json
-import os
-import statistics
-import subprocess
+import argparse
+import re
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from results import Results
+from turns import middle, race, repeat
 
-ROOT = Path(__file__).parents[1]
-SHAPE, SIZE, BLACK, WHITE = (120, 512, 512), 224, -1000.0, 400.0
-MIDDLE = slice(58, 61)  # as Recipe(where="middle") chooses of 120
-RESULTS = Path(__file__).parent / "results" / "scan_to_image.json"
+import ggo_lab as gl
 
-
-def ours(path: str) -> np.ndarray:
-    import ggo_lab as gl
-
-    return gl.scan_to_image(gl.read_scan(path), gl.Recipe(where="middle"))
-
-
-def monai_nifti(path: str) -> np.ndarray:
-    return _monai(path, "NibabelReader")
+SHAPE = (120, 512, 512)
+RECIPE = gl.Recipe(where="middle")  # the paper's
+CHOSEN = slice(58, 61)  # the slices that it chooses, from the feet
+ROUNDS = 5
+BARS = {"MONAI": 6.0, "TorchIO": 3.0}  # times faster, at least
+FLOOR_BAR, MEMORY_BAR = 1.3, 0.5  # times the floor's seconds, and a peer's memory, at most
+Image = Callable[[], np.ndarray]
 
 
-def monai_dicom(path: str) -> np.ndarray:
-    return _monai(path, "PydicomReader")
+def ours(path: Path, recipe: gl.Recipe = RECIPE) -> Image:
+    read, image = gl.read_scan, gl.scan_to_image  # imported here, before the clock runs
+    return lambda: image(read(path), recipe)
 
 
-def _monai(path: str, reader: str) -> np.ndarray:
-    """Load, orient, crop to three slices, scale, resize with "area", its way to shrink without aliasing."""
-    from monai import transforms
-
-    chain = transforms.Compose(
-        [
-            transforms.LoadImage(reader=reader, image_only=True, ensure_channel_first=True),
-            transforms.Orientation(axcodes="SPL"),  # feet to head, front to back, right to left
-            transforms.SpatialCrop(roi_slices=[MIDDLE, slice(None), slice(None)]),
-            transforms.ScaleIntensityRange(BLACK, WHITE, 0, 255, clip=True),
-            transforms.Resize((3, SIZE, SIZE), mode="area"),
-        ]
+def monai(path: Path, whole: bool = False) -> Image:
+    """Its chain for CT; `whole` windows and turns the whole volume, as its tutorials do, and then chooses slices."""
+    from monai.transforms import (
+        Compose,
+        EnsureChannelFirst,
+        EnsureType,
+        Lambda,
+        LoadImage,
+        Orientation,
+        Resize,
+        ScaleIntensityRange,
     )
-    return _rounded(chain(path)[0].numpy())
+
+    pictures = path.is_dir() and any(path.glob("*.jpg"))
+    if pictures:  # three files, stacked as channels
+        load = [LoadImage(dtype=np.uint8), Lambda(lambda volume: volume.as_tensor().permute(0, 2, 1).float())]
+        chain = Compose([*load, _area(Resize)])
+        return lambda: _bytes(chain(_three_pictures(path)))
+    # int16 instead of its default float32 is less memory and less time; DICOM only through pydicom, ITK is not here.
+    reader = "PydicomReader" if path.is_dir() else "NibabelReader"
+    load = [LoadImage(reader, dtype=np.float32 if whole else np.int16), EnsureChannelFirst(), Orientation("LPS")]
+    window = [ScaleIntensityRange(*RECIPE.clip_hu, 0, 255, clip=True)]
+    choose = [
+        Lambda(lambda volume: volume[0, :, :, CHOSEN].permute(2, 1, 0)),
+        EnsureType(dtype=np.float32, track_meta=False),
+    ]
+    chain = Compose([*load, *(window + choose if whole else choose + window), _area(Resize)])
+    return lambda: _bytes(chain(path))
 
 
-def torchio_any(path: str) -> np.ndarray:
-    """Read, orient, crop to three slices, clamp, rescale, resize: its resize takes points, not areas."""
+def torchio(path: Path) -> Image:
     import torchio as tio
 
-    image = tio.ToCanonical()(tio.ScalarImage(path))  # x to the right, y to the front, z to the head
-    image = tio.Crop((0, 0, 0, 0, MIDDLE.start, SHAPE[0] - MIDDLE.stop))(image)
-    image = tio.Compose([tio.Clamp(BLACK, WHITE), tio.RescaleIntensity((0, 255), in_min_max=(BLACK, WHITE))])(image)
-    image = tio.Resize((SIZE, SIZE, 3))(image)
-    return _rounded(image.data[0].numpy().transpose(2, 1, 0)[:, ::-1, ::-1])
+    # Its Resize has no area mode: linear, as is its default.
+    chain = tio.Compose([tio.Clamp(*RECIPE.clip_hu), tio.RescaleIntensity((0, 255), in_min_max=RECIPE.clip_hu)])
+    flat = tio.Resize((RECIPE.size, RECIPE.size, 1)), tio.Resize((RECIPE.size, RECIPE.size, 3))
+    turn = tio.ToOrientation("LPS")
+    if path.is_dir() and any(path.glob("*.jpg")):  # three files, stacked as channels
+        return lambda: _bytes(flat[0](tio.ScalarImage(_three_pictures(path))).data[..., 0].permute(0, 2, 1))
+    return lambda: _bytes(flat[1](chain(turn(tio.ScalarImage(path)[:, :, CHOSEN]))).data[0].permute(2, 1, 0))
 
 
-def habit_nifti(path: str) -> np.ndarray:
-    """What many scripts do: the whole volume as float64, then spline interpolation."""
+def nibabel_zoom(path: Path, sliced: bool) -> Image:
+    """The habit, get_fdata; `sliced`: what nibabel offers beside it, reading as far as the last slice wanted."""
     import nibabel
-    from scipy import ndimage
+    from scipy.ndimage import zoom
 
-    image = nibabel.as_closest_canonical(nibabel.load(path))
-    hu = image.get_fdata().transpose(2, 1, 0)[:, ::-1, ::-1]
-    return _zoomed(hu[MIDDLE], ndimage)
+    def run() -> np.ndarray:
+        file = nibabel.load(path)
+        volume = file.dataobj[:, :, CHOSEN] if sliced else file.get_fdata()[:, :, CHOSEN]
+        return _zoomed(volume.transpose(2, 1, 0), zoom)
 
-
-def habit_dicom(path: str) -> np.ndarray:
-    import pydicom
-    from scipy import ndimage
-
-    files = sorted((pydicom.dcmread(file) for file in Path(path).iterdir()), key=lambda f: f.ImagePositionPatient[2])
-    hu = np.stack([file.pixel_array * file.RescaleSlope + file.RescaleIntercept for file in files])
-    return _zoomed(hu[MIDDLE], ndimage)
+    return run
 
 
-def habit_jpg(path: str) -> np.ndarray:
+def pydicom_zoom(path: Path, headers: bool) -> Image:
+    """The habit, dcmread of every file; `headers`: the pixels of the three slices only, once the headers say which."""
+    from pydicom import dcmread
+    from scipy.ndimage import zoom
+
+    def run() -> np.ndarray:
+        files = [dcmread(file, stop_before_pixels=headers) for file in path.iterdir()]
+        chosen = sorted(files, key=lambda file: float(file.ImagePositionPatient[2]))[CHOSEN]
+        chosen = [dcmread(file.filename) for file in chosen] if headers else chosen
+        slices = [file.pixel_array * float(file.RescaleSlope) + float(file.RescaleIntercept) for file in chosen]
+        return _zoomed(np.stack(slices), zoom)
+
+    return run
+
+
+def pillow(path: Path, three: bool) -> Image:
+    """Opens every picture and then chooses, or only three of them."""
     from PIL import Image
-    from scipy import ndimage
 
-    files = sorted(Path(path).iterdir(), key=lambda file: int(file.stem), reverse=True)  # the first is the head's
-    grey = np.stack([np.asarray(Image.open(file).convert("L"), float) for file in files])
-    return _rounded(ndimage.zoom(grey[MIDDLE], (1, SIZE / SHAPE[1], SIZE / SHAPE[2]), order=1))
+    def run() -> np.ndarray:
+        files = _three_pictures(path) if three else _pictures(path)[::-1]
+        slices = [np.asarray(Image.open(file)) for file in files]
+        chosen = slices if three else np.stack(slices)[CHOSEN]
+        return np.stack([Image.fromarray(slice_).resize((RECIPE.size,) * 2, Image.Resampling.BOX) for slice_ in chosen])
 
-
-def _zoomed(hu: np.ndarray, ndimage) -> np.ndarray:
-    grey = (np.clip(hu, BLACK, WHITE) - BLACK) / (WHITE - BLACK) * 255
-    return _rounded(ndimage.zoom(grey, (1, SIZE / SHAPE[1], SIZE / SHAPE[2]), order=1))
+    return run
 
 
-def floor_nifti(path: str) -> None:
-    """Decompressing alone."""
+def floor(path: Path) -> Callable[[], None]:
+    """Only the bytes: unpacked, or read where they are not packed, and nothing made of them."""
     from isal import igzip
-
-    with igzip.open(path) as file:
-        file.read()
-
-
-def floor_files(path: str) -> None:
-    """Reading the bytes alone."""
-    for file in Path(path).iterdir():
-        file.read_bytes()
-
-
-def _rounded(grey: np.ndarray) -> np.ndarray:
-    return np.rint(np.asarray(grey, np.float64)).clip(0, 255).astype(np.uint8)
-
-
-CONTESTANTS: dict[str, dict[str, Callable]] = {
-    "nii.gz": {
-        "floor": floor_nifti, "ours": ours, "MONAI": monai_nifti, "TorchIO": torchio_any, "habit": habit_nifti,
-    },
-    "DICOM": {"floor": floor_files, "ours": ours, "MONAI": monai_dicom, "TorchIO": torchio_any, "habit": habit_dicom},
-    "JPG": {"floor": floor_files, "ours": ours, "habit": habit_jpg},
-}  # fmt: skip
-BARS = {"MONAI": "6 times slower", "TorchIO": "3 times slower", "floor": "ours at most 1.3 times"}
-
-
-def work(kind: str, name: str, path: str) -> None:
-    """Run one contestant each time a line comes in, and say what it took."""
-    run = CONTESTANTS[kind][name]
-    if name in ("MONAI", "TorchIO", "ours"):
-        __import__({"MONAI": "monai.transforms", "TorchIO": "torchio", "ours": "ggo_lab.readers"}[name])
-    for _ in sys.stdin:
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
-        before = status("VmRSS")
-        wall, processor = time.perf_counter(), time.process_time()
-        picture = run(path)
-        took = time.perf_counter() - wall, time.process_time() - processor
-        if picture is not None:
-            np.save(f"{path}.{name}.npy", picture)
-        print(json.dumps([*took, status("VmHWM") - before]), flush=True)
-
-
-def status(field: str) -> float:
-    """What the system says of this process, MB."""
-    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) / 1024
-
-
-def reference(hu: np.ndarray) -> np.ndarray:
-    """What the window leaves, shrunk by torch in float64 with an antialiased bilinear filter."""
-    import torch
-
-    grey = (np.clip(hu[MIDDLE].astype(np.float64), BLACK, WHITE) - BLACK) / (WHITE - BLACK) * 255
-    planes = torch.from_numpy(grey)[None]
-    return torch.nn.functional.interpolate(planes, (SIZE, SIZE), mode="bilinear", antialias=True)[0].numpy()
-
-
-def write_files(folder: Path) -> tuple[dict[str, str], np.ndarray]:
-    """The phantom in three forms; give their paths and the HU."""
     from PIL import Image
 
-    import ggo_lab as gl
+    buffer = bytearray(1 << 20)
 
-    sys.path.insert(0, str(ROOT / "tests"))
+    def read(file) -> None:
+        while file.readinto(buffer):
+            pass
+
+    def run() -> None:
+        for part in path.iterdir() if path.is_dir() else [path]:
+            if part.suffix == ".jpg":
+                Image.open(part).load()
+            else:
+                with part.open("rb") if path.is_dir() else igzip.open(part) as file:
+                    read(file)
+
+    return run
+
+
+def _area(resize: type) -> Callable:
+    return resize((RECIPE.size, RECIPE.size), mode="area")
+
+
+def _bytes(image) -> np.ndarray:
+    return image.round().byte().numpy()
+
+
+def _zoomed(slices: np.ndarray, zoom: Callable) -> np.ndarray:
+    black, white = RECIPE.clip_hu
+    grey = (np.clip(slices, black, white) - black) * (255 / (white - black))
+    return np.stack([zoom(one, RECIPE.size / one.shape[0], order=1) for one in grey]).round().astype(np.uint8)
+
+
+def _pictures(path: Path) -> list[Path]:
+    return sorted(path.iterdir(), key=lambda file: [int(number) for number in re.findall(r"\d+", file.stem)])
+
+
+def _three_pictures(path: Path) -> list[Path]:
+    return _pictures(path)[::-1][CHOSEN]  # the first lies at the head
+
+
+def write_files(folder: Path) -> dict[str, tuple[Path, np.ndarray]]:
+    """Write the scan in three ways; give each one's path and the grey (3, Y, X), 0 to 255, of the slices chosen."""
+    from PIL import Image
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from scan_files import write_dicom
 
-    scan = gl.make_phantom(grade=2, seed=1, shape=SHAPE)
-    paths = {"nii.gz": folder / "scan.nii.gz", "DICOM": folder / "series", "JPG": folder / "slices"}
-    gl.write_nifti(scan, paths["nii.gz"])
-    write_dicom(paths["DICOM"], scan.hu)
-    paths["JPG"].mkdir()
-    for place, plane in enumerate(gl.window(scan.hu[::-1], *gl.WINDOWS["paper"])):
-        Image.fromarray(plane).save(paths["JPG"] / f"{place}.jpg", quality=95)
-    return {kind: str(path) for kind, path in paths.items()}, scan.hu
+    scan = gl.make_phantom(grade=3, seed=1, shape=SHAPE)
+    black, white = RECIPE.clip_hu
+    grey = (np.clip(scan.hu[CHOSEN].astype(np.float32), black, white) - black) * (255 / (white - black))
+    nifti = gl.write_nifti(scan, folder / "scan.nii.gz")
+    write_dicom(folder / "dicom", scan.hu)
+    (folder / "jpg").mkdir()
+    for number, hu in enumerate(scan.hu[::-1]):
+        Image.fromarray(gl.window(hu, *gl.WINDOWS["paper"])).save(folder / "jpg" / f"{number}.jpg", quality=95)
+    pictures = np.stack([np.asarray(Image.open(file)) for file in _three_pictures(folder / "jpg")])
+    return {
+        ".nii.gz": (nifti, grey),
+        "DICOM series": (folder / "dicom", grey),
+        "JPG folder": (folder / "jpg", pictures.astype(np.float32)),
+    }
 
 
-def main(rounds: int) -> None:
-    from machine import facts
+def contestants(kind: str, path: Path) -> dict[str, Callable]:
+    """Who takes part; those without "ours" and "floor" in their names are peers."""
+    made = {"ours": repeat(ours, path), "floor: the bytes alone": repeat(floor, path)}
+    if kind == ".nii.gz":
+        made["ours, cropped to the lungs"] = repeat(ours, path, gl.Recipe(where="middle", crop="lungs"))
+        made["MONAI, whole volume"] = repeat(monai, path, True)
+        made["nibabel get_fdata, scipy zoom"] = repeat(nibabel_zoom, path, False)
+        made["nibabel dataobj, scipy zoom"] = repeat(nibabel_zoom, path, True)
+    elif kind == "DICOM series":
+        made["pydicom, scipy zoom"] = repeat(pydicom_zoom, path, False)
+        made["pydicom headers first, scipy zoom"] = repeat(pydicom_zoom, path, True)
+    else:
+        made["Pillow, all slices"] = repeat(pillow, path, False)
+        made["Pillow, three slices"] = repeat(pillow, path, True)
+    return {**made, "MONAI, slices first": repeat(monai, path), "TorchIO, slices first": repeat(torchio, path)}
 
-    print(facts(), flush=True)
-    rows = []
+
+def main(quick: bool) -> None:
+    import torch
+
+    found = Results("scan_to_image")
     with tempfile.TemporaryDirectory() as folder:
-        paths, hu = write_files(Path(folder))
-        wanted = reference(hu)
-        for kind, contestants in CONTESTANTS.items():
-            workers = {
-                name: subprocess.Popen(
-                    [sys.executable, __file__, "--work", kind, name, paths[kind]],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                    env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
-                )
-                for name in contestants
-            }  # fmt: skip
-            said = {name: [] for name in contestants}
-            for _ in range(rounds + 1):
-                for name, worker in workers.items():
-                    worker.stdin.write("\n")
-                    worker.stdin.flush()
-                    said[name].append(json.loads(worker.stdout.readline()))
-            for name, worker in workers.items():
-                worker.stdin.close()
-                worker.wait()
-                wall, processor, memory = (statistics.median(column) for column in zip(*said[name][1:], strict=True))
-                made = Path(f"{paths[kind]}.{name}.npy")
-                off = np.abs(np.load(made) - wanted) if made.exists() else np.array(np.nan)
-                rows.append(
-                    {"file": kind, "who": name, "wall_s": wall, "processor_s": processor, "memory_mb": memory,
-                     "off_max": off.max(), "off_mean": off.mean()}
-                )  # fmt: skip
-            show([row for row in rows if row["file"] == kind])
-    RESULTS.parent.mkdir(exist_ok=True)
-    rounded = [{key: v if isinstance(v, str) else round(float(v), 3) for key, v in row.items()} for row in rows]
-    RESULTS.write_text(json.dumps({"machine": facts(), "rows": rounded}, indent=1) + "\n")
+        for kind, (path, grey) in list(write_files(Path(folder)).items())[: 1 if quick else None]:
+            size = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+            title = f"{kind}, {size / 1e6:.0f} MB, of 120 x 512 x 512; medians of {ROUNDS} turns"
+            reference = torch.nn.functional.interpolate(torch.from_numpy(grey)[None], (RECIPE.size,) * 2, mode="area")
+            reference = reference[0].round().numpy()
+            turns = {name: middle(taken) for name, taken in race(contestants(kind, path), ROUNDS).items()}
+            our = turns["ours"]
+            head = ["", "s", "processor s", "memory, MB", "times ours, s", "times ours, processor s"]
+            found.table(title, [*head, "differs by, grey levels: mean", "most"])
+            for name, turn in turns.items():
+                differs = [None, None]
+                if turn.answer is not None and "cropped" not in name:
+                    difference = np.abs(turn.answer - reference)
+                    differs = [float(difference.mean()), int(difference.max())]
+                times = turn.wall_s / our.wall_s, turn.cpu_s / our.cpu_s
+                found.row(name, turn.wall_s, turn.cpu_s, turn.memory_mb, *times, *differs)
+            judge(found, kind, turns)
+    found.write()
 
 
-def show(rows: list[dict]) -> None:
-    """Print a kind of file as a table, times beside ours."""
-    mine = next(row for row in rows if row["who"] == "ours")
-    print(f"\n| {rows[0]['file']} | s | processor s | times ours | memory MB | off by grey levels: mean, most | bar |")
-    print("|---|---|---|---|---|---|---|")
-    for row in rows:
-        off = "" if row["who"] == "floor" else f"{row['off_mean']:.2f}, {row['off_max']:.1f}"
-        print(
-            f"| {row['who']} | {row['wall_s']:.3f} | {row['processor_s']:.3f} | {row['wall_s'] / mine['wall_s']:.1f} | "
-            f"{row['memory_mb']:.0f} | {off} | {BARS.get(row['who'], '')} |",
-            flush=True,
-        )
+def judge(found: Results, kind: str, turns: dict) -> None:
+    """Hold the processor times and the memory, which others on the machine disturb least, against the bars."""
+    our = turns["ours"]
+    for name, turn in turns.items():
+        peer = name.split(",")[0]
+        if peer in BARS:
+            found.bar(f"{kind}: times faster than {name} (processor)", turn.cpu_s / our.cpu_s, BARS[peer], True)
+    bytes_alone = turns["floor: the bytes alone"].cpu_s
+    found.bar(f"{kind}: times the floor (processor)", our.cpu_s / bytes_alone, FLOOR_BAR, False)
+    for name, turn in turns.items():
+        if not name.startswith(("ours", "floor")):
+            found.bar(f"{kind}: memory, share of {name}'s", our.memory_mb / turn.memory_mb, MEMORY_BAR, False)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--work"]:
-        work(*sys.argv[2:])
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the NIfTI file only")
+    main(parser.parse_args().quick)

@@ -1,6 +1,6 @@
 """Time the viewers: frames in the kernel beside Matplotlib, memory, pages, and dragging in a real browser.
 
-    python benchmarks/viewers.py            # about two minutes; writes build/viewers.json, too
+    python benchmarks/viewers.py            # about two minutes
 
 Contestants run in turn, and medians are printed. The kernel's times are processor time, which other programs on the
 machine disturb least. Headless Chromium has no display: frames are counted as pictures that arrived and were decoded
@@ -9,7 +9,6 @@ extra `bench`; without Chromium the second half is left out.
 """
 
 import gc
-import json
 import resource
 import shutil
 import statistics
@@ -24,7 +23,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import matplotlib
 import numpy as np
-from machine import facts
+from results import Results
 
 import ggo_lab as gl
 from ggo_lab.rendering import FrameRenderer, encode, mask_colors
@@ -34,12 +33,11 @@ sys.path.insert(0, str(ROOT / "tests" / "browser"))
 SECONDS = 3.0  # of dragging
 MOVES = 180  # of the mouse meanwhile, as of one that reports 60 times a second
 
-found: list[dict] = []
+found: Results
 
 
 def say(what: str, value: float, unit: str, bar: str = "") -> None:
-    found.append({"what": what, "value": round(value, 3), "unit": unit, "bar": bar})
-    print(f"| {what} | {f'{value:.3g} {unit}'.rstrip()} | {bar} |", flush=True)
+    found.row(what, f"{value:.3g} {unit}".rstrip(), bar)
 
 
 def in_turn(contestants: dict[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
@@ -310,7 +308,9 @@ def notebooks(browser) -> None:
 
 
 def main() -> None:
-    print(facts(), "\n\n| | measured | bar |\n|---|---|---|", flush=True)
+    global found
+    found = Results("viewers")
+    found.table("The viewers", ["", "measured", "bar"])
     wide = gl.make_phantom(grade=3, seed=1, shape=(16, 512, 512))
     scan = gl.make_phantom(grade=3, seed=1)
     first_picture(scan)
@@ -320,7 +320,7 @@ def main() -> None:
     niivue(scan)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        print("\nNo Chromium: pages and JupyterLab were not measured.")
+        found.note("No Chromium: pages and JupyterLab were not measured.")
     else:
         import lab
         from playwright.sync_api import sync_playwright
@@ -330,9 +330,7 @@ def main() -> None:
             page(browser, scan)
             notebooks(browser)
             browser.close()
-    path = ROOT / "build" / "viewers.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"machine": facts(), "found": found}, indent=1))
+    found.write()
 
 
 if __name__ == "__main__":

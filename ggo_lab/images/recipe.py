@@ -87,10 +87,10 @@ def scan_to_image(
         lungs = segment_lungs(scan)
     chosen = choose_slices(scan, recipe, lungs) if slices is None else slices
     black, white = recipe.clip_hu
-    frame = _frame(scan, recipe, lungs)
+    frame, fill = _frame(scan, recipe, lungs), scan.hu.min()
     image = np.empty((len(chosen), recipe.size, recipe.size), np.uint8)
     for channel, z in enumerate(chosen):
-        grey = window(_cut(scan.hu[z], frame, fill=scan.hu.min()), (black + white) / 2, white - black)
+        grey = window(_cut(scan.hu[z], frame, fill), (black + white) / 2, white - black)
         image[channel] = _resize(grey, recipe.size)
     return image
 

@@ -148,7 +148,8 @@ def _fill(stream: BinaryIO, values: np.ndarray, path: Path) -> None:
     """Read into the array until it is full; ScanError where the stream ends before."""
     waiting = memoryview(values.view(np.uint8)).cast("B")
     while waiting:
-        read = stream.readinto(waiting)
+        # In pieces: isal unpacks what is asked for at once into memory of its own, and then copies it.
+        read = stream.readinto(waiting[:_CHUNK])
         if not read:
             raise ScanError(
                 f"{path}: the file breaks off, {len(waiting)} bytes of voxels are missing; it is truncated, copy or "
