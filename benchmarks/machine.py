@@ -4,11 +4,11 @@ import os
 import platform
 from importlib.metadata import version
 
-import torch
-
 
 def facts() -> str:
     """Describe the machine in one line."""
+    import torch  # here, for processes that only import this need not wait for it
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
