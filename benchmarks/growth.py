@@ -2,8 +2,9 @@
 
     python benchmarks/growth.py [--quick]     # --quick: smaller scans, and 40 instead of 100 of them
 
-A process for each measurement; seconds are the processor's. The exponent is the slope of a straight line through the logarithms: 1 is growth in
-proportion, and what is above 1.1 is marked. Memory is the most beyond what the process held before. Linux only.
+A process for each measurement; seconds are the processor's. The exponent is the slope of a straight line through the
+logarithms: 1 is growth in proportion, and what is above 1.1 is marked. Memory is the most beyond what the process
+held before. Linux only.
 """
 
 import argparse
