@@ -167,7 +167,7 @@ def make_phantom(
     drawn = {**asdict(patient), **asdict(scanner), "slice_mm": grid.slice_mm, "field_of_view_mm": field_of_view_mm}
     drawn |= asdict(disease) if reached else {"distribution": "none", "patterns": ()}
     drawn["involvement_by_part"] = {
-        part: round(float(lesions.mask[masks[part]].mean()), 4) if masks[part].any() else 0.0
+        part: round(int((lesions.mask & masks[part]).sum()) / max(1, int(masks[part].sum())), 4)
         for part in ("left_lung", "right_lung", *LOBES)
     }
     truth = Truth(lungs, lesions.mask, reached, grade_of(reached), masks, drawn)

@@ -28,10 +28,11 @@ def draw_bones(patient: Patient, grid: Grid, hu: np.ndarray, arm_bones: np.ndarr
         bones.append(_strands(arm_bones, 10.5 * patient.scale))
     cartilage = []
     for number in range(1, 11):
+        (rib, rib_radii), (gristle, gristle_radii) = _rib(patient, number)
         for side in (-1, 1):
-            rib, gristle = _rib(patient, number, side)
-            bones.append(rib)
-            cartilage.append(gristle)
+            mirror = (side, 1, 1)
+            bones.append((rib * mirror, rib_radii))
+            cartilage.append((gristle * mirror, gristle_radii))
     points, radii = (np.concatenate(parts) for parts in zip(*cartilage, strict=True))
     paint(hu, stamp(grid, points, radii), _CARTILAGE_HU + _HARDER_A_YEAR_HU * max(0, patient.age_years - _MEAN_AGE))
     points, radii = (np.concatenate(parts) for parts in zip(*bones, strict=True))
@@ -106,8 +107,8 @@ def _wall_point(patient: Patient, angle: np.ndarray, z: np.ndarray, outside_mm: 
     return x, (front + back) / 2 + along * reach * np.cos(angle)
 
 
-def _rib(patient: Patient, number: int, side: int):
-    """One rib (points, radii, cortex) and its cartilage (points, radii); number 1 is the highest."""
+def _rib(patient: Patient, number: int):
+    """One left rib (points, radii) and its cartilage (points, radii); number 1 is the highest."""
     size, height = patient.scale, patient.lung_height_mm
     start_z = height * (1.005 - 0.092 * (number - 1))
     drop = height * (0.10 + 0.05 * min(number, 5)) * (1 if number < 8 else 0.85)
@@ -122,7 +123,6 @@ def _rib(patient: Patient, number: int, side: int):
     neck = (1 - t) ** 2 * head + 2 * t * (1 - t) * knee + t**2 * np.array([[x[0], y[0], z[0]]])
     line = np.concatenate([neck, np.stack([x, y, z], axis=1)])
     tall = _at_heights(line, size * np.array([-3.0, 0.0, 3.0]))
-    tall[:, 0] *= side
     rib = _strands(tall, (3.9 if number > 1 else 3.4) * size)
 
     rise = size * np.interp(number, (1, 3, 7, 10), (-4, 6, 45, 60))
@@ -134,8 +134,7 @@ def _rib(patient: Patient, number: int, side: int):
     gx, gy = _wall_point(patient, gristle_angle, np.full(12, z[-1]), 6.0 * size)
     bend = np.linspace(0, 1, 12)[:, None] ** 1.5
     cartilage = (1 - bend) * np.stack([gx, gy, np.full(12, z[-1])], axis=1) + bend * goal
-    cartilage = np.concatenate([curve(np.c_[cartilage, np.full(12, 5.0 * size)], 2.0)[0] + (0, 0, k) for k in (-2, 2)])
-    cartilage[:, 0] *= side
+    cartilage = _at_heights(curve(np.c_[cartilage, np.full(12, 5.0 * size)], 2.0)[0], (-2, 2))
     return rib, (cartilage, np.full(len(cartilage), 4.6 * size))
 
 
