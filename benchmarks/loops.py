@@ -99,7 +99,8 @@ def probed(name: str, size: int = 224) -> tuple[Speed, dict[Speed, float]]:
     """The settings that `fit` would choose for a long run here, and all that it tries."""
     pixels, targets = place(noise(IMAGES, "train", size), choose_device("auto"))
     model = gl.build_backbone(name, "scratch").to(pixels.device)
-    return choose_speed(model, pixels, targets, CONFIG, Memory())
+    with freed_memory_kept():  # as `fit` tries them
+        return choose_speed(model, pixels, targets, CONFIG, Memory())
 
 
 def ours(name: str, ready: bool = False, size: int = 224) -> Epoch:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -350,6 +351,14 @@ def test_many_processes_give_the_same_images():
     for part in (gl.cache_folder() / "images").glob("*.npz"):
         part.unlink()
     assert np.array_equal(gl.prepare(cohort, recipe, jobs=2, progress=False).pixels, alone)
+
+
+def test_images_travel_to_other_processes():
+    cohort = gl.phantom_cohort(8, shape=(8, 32, 32))
+    images = gl.prepare(cohort, gl.Recipe(size=256), jobs=1, progress=False)
+    assert images.pixels.nbytes > 1_000_000, "from here on joblib passes arrays through files"
+    sums = joblib.Parallel(n_jobs=2)(joblib.delayed(np.sum)(images.pixels) for _ in range(2))
+    assert sums == [images.pixels.sum()] * 2
 
 
 def test_a_full_disk_says_so_and_leaves_nothing_half_written(own_cache, monkeypatch):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import mmap
 import tempfile
 import warnings
 import zipfile
@@ -58,7 +59,9 @@ def prepare(cohort: Cohort, recipe: Recipe = Recipe(), jobs: int | None = None, 
         if not slices:
             raise CohortError(f"None of the {len(rows)} scans could be used; the first says: {reasons[0]}")
         # Copy-on-write: nobody can alter the file. Being temporary, it vanishes with the last array that uses it.
-        pixels = np.memmap(file, np.uint8, "c", shape=(len(slices), *_shape(recipe)))
+        # No np.memmap: joblib would tell its other processes to open the file by its name, and it has none.
+        pages = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        pixels = np.frombuffer(pages, np.uint8).reshape(-1, *_shape(recipe))
     left_out = pd.DataFrame([(rows[i]["name"], why) for i, why in reasons.items()], columns=["name", "reason"])
     if reasons:
         warnings.warn(f"{len(reasons)} of {len(rows)} scans were left out:\n{left_out.to_string()}", stacklevel=2)
