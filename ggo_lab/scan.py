@@ -181,11 +181,7 @@ def check_hu(hu: np.ndarray, name: str | Path) -> None:
     values = sample[sample >= PADDING_BELOW_HU]
     if values.size == 0:
         values = hu[hu >= PADDING_BELOW_HU]
-    nothing = (
-        f"every voxel is padding (below {PADDING_BELOW_HU} HU), so there is nothing to see; export the scan again."
-    )
-    cause = nothing if values.size == 0 else _why_not_hu(values, sample.size)
-    if cause:
+    if cause := _why_not_hu(values, sample.size):
         raise ScanError(f"{name}: {cause}", name)
 
 

@@ -15,7 +15,7 @@ from ggo_lab.cohort.splits import SPLITS
 from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError
 from ggo_lab.grades import GRADE_NAMES, Grade
-from ggo_lab.readers.pictures import PICTURE_SUFFIXES
+from ggo_lab.readers.pictures import PICTURE_SUFFIXES, natural
 from ggo_lab.storage import write_whole
 
 # Number of mild, moderate, severe and critical scans in the 2023 edition (arXiv:2303.16904).
@@ -111,16 +111,11 @@ def write_predictions(predictions: NamedProbabilities, folder: str | Path) -> li
     chosen = predictions.probabilities.argmax(axis=1)
     paths = []
     for grade in Grade:
-        members = sorted((n for n, index in zip(names, chosen, strict=True) if index == grade.index), key=_natural)
+        members = sorted((n for n, index in zip(names, chosen, strict=True) if index == grade.index), key=natural)
         path = Path(folder).expanduser() / f"{GRADE_NAMES[grade.index]}.csv"
         write_whole(path, lambda file, text="".join(f"{n}\n" for n in members): file.write(text.encode()))
         paths.append(path)
     return paths
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key under which ct_scan_2 comes before ct_scan_10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _partition_tables(root: Path) -> dict[str, Path]:
@@ -172,7 +167,7 @@ def _scan_folders(root: Path) -> tuple[dict[tuple[str, int], Path], list[Finding
 
 def _named_like_scans(root: Path) -> Iterator[Path]:
     for folder, folders, _ in walk(root):
-        named = sorted((name for name in folders if _SCAN_FOLDER.match(name)), key=_natural)
+        named = sorted((name for name in folders if _SCAN_FOLDER.match(name)), key=natural)
         yield from (folder / name for name in named)
         folders[:] = [name for name in folders if name not in named]
 

@@ -22,6 +22,7 @@ def body_back_mm(patient: Patient) -> float:
 
 
 def lung_centre(half_width):
+    """Distance of each lung's middle from the midline, where the chest is so wide, mm."""
     return 0.41 * half_width
 
 
@@ -80,6 +81,7 @@ def _diaphragm_height(patient: Patient, x, y, z) -> np.ndarray:
 
 
 def above_diaphragm(patient: Patient, coarse: Grid) -> np.ndarray:
+    """Distance above the diaphragm's two domes, mm, float32 on coarse."""
     z, y, x = coarse.mesh()
     return ((z - _diaphragm_height(patient, x, y, z)) * 0.8).astype(np.float32)
 

@@ -138,7 +138,8 @@ def _rib(patient: Patient, number: int):
     return rib, (cartilage, np.full(len(cartilage), 4.6 * size))
 
 
-def sternum_back(patient: Patient, z) -> float:
+def sternum_back(patient: Patient, z) -> np.ndarray:
+    """Where the sternum's back lies at heights z: y, mm."""
     _, front, back = patient.section(z)
     return (front + back) / 2 - 0.86 * (back - front) / 2 - 9 * patient.scale
 

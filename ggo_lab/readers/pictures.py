@@ -37,7 +37,7 @@ def read_pictures(
     suffixes = {file.suffix.lower().replace("jpeg", "jpg") for file in files}
     if len(suffixes) > 1:
         raise ScanError(f"{path}: holds both JPG and PNG files; leave one kind there, or slices may come twice.", path)
-    files = sorted(files, key=_natural)
+    files = sorted(files, key=lambda file: natural(file.name))
     first = _grey(files[0], None)
     shape = (len(files), *first.shape)
     check_size(shape, 1, sum(file.stat().st_size for file in files), True, path)
@@ -64,9 +64,9 @@ def read_pictures(
     return Stored(table[grey], steps, is_hu=False, notes=notes)
 
 
-def _natural(file: Path) -> list[str | int]:
+def natural(name: str) -> list[str | int]:
     """Sort key under which slice2 comes before slice10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name.lower())]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 def _grey(file: Path, shape: tuple[int, int] | None) -> np.ndarray:
