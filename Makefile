@@ -17,7 +17,7 @@ help:
 	@echo "make test    run the library's tests and every notebook"
 	@echo "make setup   make .venv and install everything (the two above do it themselves)"
 	@echo "make bench   time everything beside other libraries (25 minutes on two free cores; Linux)"
-	@echo "make lint    check style with ruff"
+	@echo "make lint    check style with ruff, and types with mypy"
 	@echo "make clean   remove .venv and build output"
 
 setup: $(VENV)/ready
@@ -58,6 +58,7 @@ bench: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -3,13 +3,20 @@
 Several processes train one network with `torchrun --nproc-per-node 2 -m ggo_lab.cli train ...`.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ggo_lab.errors import GgoLabError, check_choice
 from ggo_lab.grades import Grade
+
+if TYPE_CHECKING:  # a terminal's --help should not wait for torch
+    from ggo_lab.images import ImageSet
+    from ggo_lab.training import Speed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -150,7 +157,7 @@ def _given(options: argparse.Namespace, *names: str) -> dict:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
-def _speed(text: str):
+def _speed(text: str) -> str | Speed:
     """Give what TrainConfig.speed takes, of what was typed."""
     from ggo_lab.training import Speed
 
@@ -161,7 +168,7 @@ def _speed(text: str):
     return Speed(**dict.fromkeys(text.split(","), True))
 
 
-def _images(options: argparse.Namespace):
+def _images(options: argparse.Namespace) -> ImageSet:
     from ggo_lab.cohort import phantom_cohort, read_cohort
     from ggo_lab.images import Recipe, prepare
 
@@ -222,7 +229,8 @@ def _train(options: argparse.Namespace) -> None:
     model = build_backbone(options.backbone, options.extent, options.weights, seed=config.seed)
     with joined():
         first = rank_and_size()[0] == 0
-        images = _images(options) if first else None
+        if first:
+            images = _images(options)
         gathered(None)  # the other processes wait until the images are in the cache
         if not first:
             with redirect_stdout(None):
@@ -262,7 +270,7 @@ def _grade(options: argparse.Namespace) -> None:
     print(scan)
     for note in scan.notes:
         print(f"  note: {note}")
-    images = image_set_of(scan, model.recipe)
+    images = image_set_of(scan, model.fitted_recipe)
     probabilities = predict(model, images).probabilities[0]
     for grade in Grade:
         share = probabilities[grade.index]

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from io import BufferedWriter
 from pathlib import Path
-from typing import BinaryIO
 
 from ggo_lab.errors import GgoLabError
 
@@ -37,7 +37,7 @@ def writing_to(path: Path) -> Iterator[None]:
         ) from None
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[BufferedWriter], object]) -> None:
     """Write a file under a temporary name, then rename it, so that readers see all of it or nothing.
 
     Args:
@@ -59,6 +59,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             if temporary is not None:
                 Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, as write_whole does."""
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def write_folder_whole(folder: Path, write: Callable[[Path], object]) -> None:

@@ -23,7 +23,7 @@ from ggo_lab.backbones import RandomWeightsWarning, build_backbone
 from ggo_lab.errors import ChoiceError, CohortError, GgoLabError, check_choice
 from ggo_lab.evaluation import evaluate, predict
 from ggo_lab.images import ImageSet
-from ggo_lab.storage import write_whole
+from ggo_lab.storage import write_text_whole
 from ggo_lab.training import TrainConfig, fit
 from ggo_lab.training.checkpoints import fingerprint
 
@@ -106,8 +106,8 @@ def _fill(images: ImageSet, folder: Path, runs: list[dict], config: TrainConfig,
             continue
         with _claim(folder / f"{name}.claim") as ours:
             if ours and not done.exists():  # it may have been done between the two questions
-                result = json.dumps(_train(images, run, config, weights, folder / f"{name}.checkpoint"), indent=1)
-                write_whole(done, lambda file, content=result: file.write(content.encode()))
+                result = _train(images, run, config, weights, folder / f"{name}.checkpoint")
+                write_text_whole(done, json.dumps(result, indent=1))
                 (folder / f"{name}.checkpoint").unlink(missing_ok=True)
 
 

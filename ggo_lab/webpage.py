@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from ggo_lab.storage import write_whole
+from ggo_lab.storage import write_text_whole
 
 
 def webpage(
@@ -49,7 +49,7 @@ def webpage(
 def write_webpage(path: str | Path, text: str) -> Path:
     """Write a page, whole or not at all; give its path. Raises GgoLabError where it cannot be written."""
     path = Path(path)
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_text_whole(path, text)
     return path
 
 

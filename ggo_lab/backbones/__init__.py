@@ -1,7 +1,7 @@
 """The torchvision networks of the course: how each is built, which layers learn, what it looks at."""
 
 from ggo_lab.backbones.build import backbone_from_state, build_backbone, parameter_table
-from ggo_lab.backbones.network import EXTENTS, Backbone, count_parameters
+from ggo_lab.backbones.network import EXTENTS, Backbone, Learner, count_parameters
 from ggo_lab.backbones.specs import BACKBONES, BackboneSpec
 from ggo_lab.backbones.weights import RandomWeightsWarning
 
@@ -10,6 +10,7 @@ __all__ = [
     "EXTENTS",
     "Backbone",
     "BackboneSpec",
+    "Learner",
     "RandomWeightsWarning",
     "backbone_from_state",
     "build_backbone",

@@ -5,11 +5,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torchvision.models import GoogLeNet, VisionTransformer, get_model
+from torchvision.models import GoogLeNet, Inception3, VisionTransformer, get_model
 
 from ggo_lab.backbones.discover import SEQUENCE, check_name, describe, heads_of
 from ggo_lab.backbones.network import EXTENTS, AnyGridTransformer, Backbone, SequenceBackbone, count_parameters
@@ -72,7 +73,7 @@ def backbone_from_state(
     check_name(name)
     check_choice("extent", extent, EXTENTS)
     network, spec = _without_weights(name)
-    if hasattr(network, "AuxLogits") and "network.AuxLogits.fc.weight" not in state:  # unfrozen step by step
+    if isinstance(network, Inception3) and "network.AuxLogits.fc.weight" not in state:  # unfrozen step by step
         network.AuxLogits, network.aux_logits = None, False
     model = _backbone(name, network, extent, weights, spec)
     model.ordinal = ordinal
@@ -88,7 +89,7 @@ def parameter_table(names: Iterable[str] = tuple(BACKBONES)) -> pd.DataFrame:
     >>> parameter_table(["resnet18"]).loc["resnet18"].tolist()
     [2052, 8395780, 11178564]
     """
-    rows = {}
+    rows: dict[str, dict[str, int]] = {}
     for name in names:
         check_name(name)
         rows[name] = {}
@@ -139,13 +140,13 @@ def _for_grades(network: nn.Module, name: str) -> tuple[nn.Module, BackboneSpec]
         network.aux1, network.aux2, network.aux_logits = None, None, False
     if not name.endswith(SEQUENCE):
         for place in heads_of(network):
-            old = network.get_submodule(place)
+            old: Any = network.get_submodule(place)
             if isinstance(old, nn.Conv2d):  # SqueezeNet ends in a 1 x 1 convolution
                 _put(network, place, nn.Conv2d(old.in_channels, len(Grade), kernel_size=1))
             else:
                 _put(network, place, nn.Linear(old.in_features, len(Grade)))
         return network, spec
-    if hasattr(network, "AuxLogits"):
+    if isinstance(network, Inception3):
         network.AuxLogits, network.aux_logits = None, False
     old = network.get_submodule(spec.head)
     _put(network, spec.head, nn.Identity())

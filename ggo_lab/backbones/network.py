@@ -2,12 +2,13 @@
 
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models import VisionTransformer
+from torchvision.models import Inception3, VisionTransformer
 from torchvision.models.inception import InceptionOutputs
 
 from ggo_lab.backbones.ordinal import corn_logits
 from ggo_lab.backbones.specs import BACKBONES, BackboneSpec
 from ggo_lab.errors import ModelError
+from ggo_lab.images import Recipe
 
 EXTENTS = ("scratch", "head", "last_block", "all")
 # Mean and standard deviation of ImageNet's red, green and blue, on 0..1: what every pretrained network expects.
@@ -19,7 +20,21 @@ _AUXILIARY_SIDE = 17  # rows and columns of the maps that Inception's auxiliary 
 _FAST_MOMENTUM = 0.3
 
 
-class Backbone(nn.Module):
+class Learner(nn.Module):
+    """What takes training steps: a Backbone, or what stands in its place while it learns.
+
+    Attributes:
+        name: the backbone's.
+    """
+
+    name: str
+
+    def outputs(self, images: Tensor) -> list[tuple[float, Tensor]]:
+        """Give every output that the loss counts, as (weight, logits (B, 4)); the first is the main one."""
+        raise NotImplementedError
+
+
+class Backbone(Learner):
     """A torchvision network with four outputs that takes images as they are.
 
     Attributes:
@@ -30,10 +45,14 @@ class Backbone(nn.Module):
         ordinal: whether outputs are read by corn_logits; set by `fit`, from the loss.
     """
 
+    mean: Tensor
+    sd: Tensor
+
     def __init__(self, name: str, network: nn.Module, extent: str, weights: str, spec: BackboneSpec | None = None):
         super().__init__()
         self.spec = spec or BACKBONES[name]  # where things are in this network
-        self.name, self.extent, self.weights, self.recipe = name, extent, weights, None
+        self.name, self.extent, self.weights = name, extent, weights
+        self.recipe: Recipe | None = None
         self.ordinal = False
         self.network = network
         self.register_buffer("mean", 255 * torch.tensor(_IMAGENET_MEAN).view(3, 1, 1), persistent=False)
@@ -43,6 +62,19 @@ class Backbone(nn.Module):
             for module in network.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = _FAST_MOMENTUM
+
+    @property
+    def fitted_recipe(self) -> Recipe:
+        """The Recipe of the images it was fitted on.
+
+        Raises:
+            ModelError: it has not been fitted.
+        """
+        if self.recipe is None:
+            raise ModelError(
+                f"{self.name} has not been fitted, so nothing says which image of a scan it sees; call fit first."
+            )
+        return self.recipe
 
     @property
     def input_size(self) -> int:
@@ -110,7 +142,7 @@ class Backbone(nn.Module):
             learning = (self.spec.head, *(self.spec.last_block if self.extent == "last_block" else ()))
             for place in learning:
                 self.network.get_submodule(place).requires_grad_(True)
-        if hasattr(self.network, "AuxLogits"):
+        if isinstance(self.network, Inception3):
             if not everything:
                 self.network.AuxLogits, self.network.aux_logits = None, False
             elif self.network.AuxLogits is not None:

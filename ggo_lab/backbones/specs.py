@@ -1,6 +1,6 @@
 """The networks of the course: where things are in each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class BackboneSpec:
     step: int = 1  # rows and columns must be multiples of it
 
 
-_RESNET = {"head": "fc", "last_block": ("layer4",), "cam": "layer4"}
-_DENSENET = {
-    "head": "classifier",
-    "last_block": ("features.denseblock4", "features.norm5"),
-    "cam": "features",
-    "idea": "every layer sees the outputs of all before it",
-}
+_RESNET = BackboneSpec(head="fc", last_block=("layer4",), cam="layer4", idea="")
+_DENSENET = BackboneSpec(
+    head="classifier",
+    last_block=("features.denseblock4", "features.norm5"),
+    cam="features",
+    idea="every layer sees the outputs of all before it",
+)
 
 BACKBONES: dict[str, BackboneSpec] = {
     "alexnet": BackboneSpec(
@@ -44,12 +44,12 @@ BACKBONES: dict[str, BackboneSpec] = {
         cam="features.12",
         idea="few parameters: squeeze, then expand",
     ),
-    "resnet18": BackboneSpec(**_RESNET, idea="shortcuts around each pair of layers"),
-    "resnet50": BackboneSpec(**_RESNET, idea="shortcuts around bottlenecks"),
-    "resnet152": BackboneSpec(**_RESNET, idea="the same, three times as deep"),
-    "wide_resnet101_2": BackboneSpec(**_RESNET, idea="twice as wide inside the bottlenecks"),
-    "densenet121": BackboneSpec(**_DENSENET),
-    "densenet201": BackboneSpec(**_DENSENET),
+    "resnet18": replace(_RESNET, idea="shortcuts around each pair of layers"),
+    "resnet50": replace(_RESNET, idea="shortcuts around bottlenecks"),
+    "resnet152": replace(_RESNET, idea="the same, three times as deep"),
+    "wide_resnet101_2": replace(_RESNET, idea="twice as wide inside the bottlenecks"),
+    "densenet121": _DENSENET,
+    "densenet201": _DENSENET,
     "inception_v3": BackboneSpec(
         head="fc",
         last_block=("Mixed_7b", "Mixed_7c"),

@@ -16,7 +16,7 @@ from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError
 from ggo_lab.grades import GRADE_NAMES, Grade
 from ggo_lab.readers.pictures import PICTURE_SUFFIXES, natural
-from ggo_lab.storage import write_whole
+from ggo_lab.storage import write_text_whole
 
 # Number of mild, moderate, severe and critical scans in the 2023 edition (arXiv:2303.16904).
 _PUBLISHED_2023 = {"train": (132, 123, 166, 39), "validation": (31, 20, 45, 5)}
@@ -113,9 +113,15 @@ def write_predictions(predictions: NamedProbabilities, folder: str | Path) -> li
     for grade in Grade:
         members = sorted((n for n, index in zip(names, chosen, strict=True) if index == grade.index), key=natural)
         path = Path(folder).expanduser() / f"{GRADE_NAMES[grade.index]}.csv"
-        write_whole(path, lambda file, text="".join(f"{n}\n" for n in members): file.write(text.encode()))
+        write_text_whole(path, "".join(f"{n}\n" for n in members))
         paths.append(path)
     return paths
+
+
+def _number(name: str) -> int | None:
+    """The number of a scan's folder; None where the name is another's."""
+    match = _SCAN_FOLDER.match(name)
+    return int(match.group(1)) if match else None
 
 
 def _partition_tables(root: Path) -> dict[str, Path]:
@@ -139,11 +145,10 @@ def _partition_tables(root: Path) -> dict[str, Path]:
 def _scan_folders(root: Path) -> tuple[dict[tuple[str, int], Path], list[Finding]]:
     """The folders with slices by split and number, and what was found out about the others."""
     scans, healthy, detection, empty, doubled, placeless = {}, [], [], [], [], []
-    for path in _named_like_scans(root):
+    for path, number in _named_like_scans(root):
         inside = path.relative_to(root)
         parents = [part.lower() for part in inside.parts[:-1]]
         split = split_named_in(inside)
-        number = int(_SCAN_FOLDER.match(path.name).group(1))
         if any(part.startswith("non") for part in parents):
             healthy.append(inside)
         elif "detection" in parents:
@@ -165,11 +170,12 @@ def _scan_folders(root: Path) -> tuple[dict[tuple[str, int], Path], list[Finding
     ]
 
 
-def _named_like_scans(root: Path) -> Iterator[Path]:
+def _named_like_scans(root: Path) -> Iterator[tuple[Path, int]]:
+    """The folders with a scan's name, and its number; none of them is entered."""
     for folder, folders, _ in walk(root):
-        named = sorted((name for name in folders if _SCAN_FOLDER.match(name)), key=natural)
-        yield from (folder / name for name in named)
-        folders[:] = [name for name in folders if name not in named]
+        numbers = {name: number for name in folders if (number := _number(name)) is not None}
+        yield from ((folder / name, numbers[name]) for name in sorted(numbers, key=natural))
+        folders[:] = [name for name in folders if name not in numbers]
 
 
 def _folder_of_slices(path: Path) -> Path | None:
@@ -191,28 +197,31 @@ def _read_partition(path: Path) -> tuple[dict[int, tuple[str, int]], list[Findin
     table = read_table(path)
     if not {"Name", "Category"} <= set(table.columns):
         raise CohortError(f"{path}: needs the columns Name and Category, found {list(table.columns)}.", path)
-    graded, bad_names, bad_grades, torn = {}, [], [], []
+    graded: dict[int, tuple[str, int]] = {}
+    bad_names, bad_grades, torn = [], [], []
     grades = pd.to_numeric(table["Category"], errors="coerce")
     for name, category, grade in zip(table["Name"], table["Category"], grades, strict=True):
         name = "" if pd.isna(name) else name.strip()
-        match = _SCAN_FOLDER.match(name)
-        if match is None:
+        number = _number(name)
+        if number is None:
             if name or not pd.isna(category):  # a wholly empty row is only how spreadsheets end
                 bad_names.append(name or "(empty)")
         elif grade not in (1, 2, 3, 4):
             bad_grades.append(f"{name}: {category}")
-        elif graded.get(int(match.group(1)), (name, int(grade)))[1] != grade:
-            torn.append(name)
+        elif graded.get(number, (name, int(grade)))[1] != grade:
+            torn.append((number, name))
         else:
-            graded[int(match.group(1))] = (name, int(grade))
-    for name in torn:
-        graded.pop(int(_SCAN_FOLDER.match(name).group(1)), None)
+            graded[number] = (name, int(grade))
+    for number, _ in torn:
+        graded.pop(number, None)
     return graded, [
         *about(bad_names, "wrong", "does not match", f"Rows of {path.name} name no scan."),
         *about(
             bad_grades, "wrong", "does not match", f"Scans of {path.name} have a Category that is not 1 to 4: left out."
         ),
-        *about(torn, "wrong", "does not match", f"Scans of {path.name} have two grades: left out."),
+        *about(
+            (name for _, name in torn), "wrong", "does not match", f"Scans of {path.name} have two grades: left out."
+        ),
     ]
 
 

@@ -125,7 +125,7 @@ def _look_into(open_row: Callable[[dict], Scan], row: dict) -> Content:
     flat = scan.hu.reshape(len(scan.hu), -1)
     blank = int(np.sum(flat.min(axis=1) == flat.max(axis=1)))
     digest = hashlib.sha256(repr(scan.shape).encode())
-    digest.update(np.ascontiguousarray(scan.hu))
+    digest.update(np.ascontiguousarray(scan.hu).data.cast("B"))
     return Content(digest.hexdigest(), blank, len(flat), None)
 
 
@@ -149,7 +149,7 @@ def _doubles(table: pd.DataFrame, contents: list[Content]) -> Iterator[Finding]:
     groups = [table.iloc[positions] for positions in same.values() if len(positions) > 1]
     if not groups:
         yield Finding("fine", "same content", "No two scans hold the same voxels.")
-    kinds = {"in two splits": [], "with two grades": [], "under two patients": [], "twice": []}
+    kinds: dict[str, list[str]] = {"in two splits": [], "with two grades": [], "under two patients": [], "twice": []}
     for group in groups:
         if group["split"].nunique() > 1:
             kind = "in two splits"

@@ -36,7 +36,9 @@ def mosmed(folder: str | Path) -> Cohort:
     root = existing_folder(folder)
     studies, masks, again = _mosmed_files(root)
     registered = _mosmed_registry(root)
-    rows, torn, unknown = [], [], []
+    rows = []
+    torn: list[str] = []
+    unknown: list[str] = []
     for study, path in studies.items():
         places = [match.group(1) for part in path.parts if (match := _CATEGORY.match(part))]
         told = {*places[-1:], *registered.get(study, "")}

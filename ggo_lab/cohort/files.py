@@ -60,7 +60,8 @@ def read_cohort(csv: str | Path) -> Cohort:
 def cohort_from_folder(folder: str | Path) -> Cohort:
     """See Cohort.from_folder."""
     root = existing_folder(folder)
-    scans, left_out = [], []
+    scans: list[Path] = []
+    left_out: list[Path] = []
     for path, is_scan in _scans_and_others(root):
         (scans if is_scan else left_out).append(path)
     if not scans:
@@ -207,7 +208,7 @@ def _patients(scans: list[Path], names: list[str]) -> tuple[list[str], Finding]:
     patients = [patient or name for name, patient in zip(names, ids, strict=True)]
     words = f"{len(told)} patients by DICOM's patient ID"
     words += f"; {len(unknown)} scans without one count as patients of their own." if unknown else "."
-    return patients, Finding("look" if unknown else "fine", "patients", words, unknown)
+    return patients, Finding("look" if unknown else "fine", "patients", words, tuple(unknown))
 
 
 def _dicom_patient(path: Path) -> str | None:

@@ -32,13 +32,12 @@ class Finding:
 
     def __post_init__(self):
         check_choice("status", self.status, STATUSES)
-        object.__setattr__(self, "names", tuple(str(name) for name in self.names))
 
 
 def about(names: Iterable[object], status: str, topic: str, what: str) -> list[Finding]:
     """Give the finding about these names, or none where there are no names."""
-    names = tuple(names)
-    return [Finding(status, topic, what, names)] if names else []
+    texts = tuple(str(name) for name in names)
+    return [Finding(status, topic, what, texts)] if texts else []
 
 
 class Findings:

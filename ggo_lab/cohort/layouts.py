@@ -14,7 +14,7 @@ from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError, check_choice
 from ggo_lab.readers import write_nifti
 from ggo_lab.scan import WINDOWS, Scan, window
-from ggo_lab.storage import is_unfinished, sweep_unfinished, write_folder_whole, write_whole
+from ggo_lab.storage import is_unfinished, sweep_unfinished, write_folder_whole, write_text_whole, write_whole
 
 _JPG_QUALITY = 95  # Pillow's advice for the finest; above it files grow and nothing is gained
 _MARK = ".written_by_ggo_lab.json"  # which cohort a folder holds, and under which names
@@ -57,7 +57,7 @@ def write_as_cov19_ctdb(
             _write_excel(rows, root / f"ICASSP_severity_{split}_partition.xlsx")
         else:
             text = rows.to_csv(sep=";", index=False)
-            write_whole(root / f"{short}_partition_covid_categories.csv", lambda file, t=text: file.write(t.encode()))
+            write_text_whole(root / f"{short}_partition_covid_categories.csv", text)
     return root
 
 
@@ -108,7 +108,7 @@ def _begin(cohort: Cohort, folder: str | Path, layout: str, places: list[Path]) 
         if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
             raise CohortError(f"{root}: holds something else already; give a new folder, or delete this one.", root)
     else:
-        write_whole(mark, lambda file: file.write(text.encode()))
+        write_text_whole(mark, text)
     sweep_unfinished(root, older_than_s=0)  # of a call that was killed: one call at a time writes here
     return root
 

@@ -10,7 +10,7 @@ from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError
 from ggo_lab.grades import Grade, grade_of
 from ggo_lab.phantom import make_phantom
-from ggo_lab.phantom.choices import PAPER_GRADE_SHARES
+from ggo_lab.phantom.choices import PAPER_GRADE_SHARES, checked_shape
 from ggo_lab.scan import Scan
 from ggo_lab.storage import code_fingerprint
 
@@ -54,6 +54,7 @@ def phantom_cohort(
             f"second_scans={second_scans} and reader_noise={reader_noise} must be from 0 to 1, such as 0.1 and 0.05.",
             (second_scans, reader_noise),
         )
+    shape = checked_shape(shape)
     involvement = _involvements(n, np.random.default_rng(seed))
     patient = _patients(involvement, second_scans, np.random.default_rng([seed, 1]))
     order = np.argsort(patient, kind="stable")  # two scans of a patient stand side by side
@@ -74,7 +75,7 @@ def phantom_cohort(
             "patient_seed": [seeds[np.flatnonzero(patient == p)[0]] for p in patient],  # that of the first scan
         }
     )
-    open_row, identify_row = partial(_make_row, shape=tuple(shape)), partial(_identify_phantom, shape=tuple(shape))
+    open_row, identify_row = partial(_make_row, shape=shape), partial(_identify_phantom, shape=shape)
     split = Cohort(table.iloc[:n], open_row, identify_row).split_by_patient(seed=seed).table["split"]
     return Cohort(table.assign(split=[*split, *["test"] * controls]), open_row, identify_row)
 

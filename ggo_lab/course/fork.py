@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 from ggo_lab.errors import ChoiceError
-from ggo_lab.storage import write_whole
+from ggo_lab.storage import write_text_whole
 
 
 def link_to_fork(root: str | Path, repository: str) -> list[Path]:
@@ -25,8 +25,8 @@ def link_to_fork(root: str | Path, repository: str) -> list[Path]:
         raise ChoiceError(f"{repository!r} is no repository; give owner/name, as in my-university/ggo_lab.", repository)
     try:
         home = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
-        old = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+)", home).group(1)
-    except (OSError, KeyError, AttributeError, ValueError) as error:
+        (old,) = re.findall(r"^https://github\.com/([\w.-]+/[\w.-]+)$", home)
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ChoiceError(f"{root}: no pyproject.toml of the course ({error}); give its folder.", root) from error
     changed = []
     for file in [root / "pyproject.toml", root / "README.md", *sorted((root / "notebooks").glob("*.ipynb"))]:
@@ -35,6 +35,6 @@ def link_to_fork(root: str | Path, repository: str) -> list[Path]:
             rf"(github\.com/|colab\.research\.google\.com/github/){re.escape(old)}\b", rf"\g<1>{repository}", text
         )
         if new != text:
-            write_whole(file, lambda out, new=new: out.write(new.encode()))
+            write_text_whole(file, new)
             changed.append(file)
     return changed

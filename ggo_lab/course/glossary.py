@@ -26,7 +26,7 @@ def glossary(notebooks: str | Path) -> str:
     Raises:
         ChoiceError: no table of words in any notebook of the folder, or a file that is no notebook.
     """
-    rows = {}
+    rows: dict[tuple[str, str], tuple[str, str]] = {}
     for file in sorted(Path(notebooks).glob("*.ipynb")):
         for cell in read_notebook(file)["cells"]:
             for table in _TABLE.findall("".join(cell["source"]) if cell["cell_type"] == "markdown" else ""):

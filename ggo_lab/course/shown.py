@@ -19,7 +19,7 @@ def show_on_pages(folder: str | Path, prefix: str) -> None:
         prefix: of their names; a number and .html follow.
     """
     folder = Path(folder)
-    written = []
+    written: list[Path] = []
 
     def viewer(panel: Panel, include=None, exclude=None) -> dict[str, str]:
         written.append(panel.to_html(folder / f"{prefix}-{len(written) + 1}.html"))

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from string import Template
 
@@ -147,12 +148,13 @@ def _documents(root: Path, notebooks: Path) -> Iterator[_Page]:
         text = words if name == "glossary" else file.read_text(encoding="utf-8")
         # Links within a page are written as GitHub names headings, in small letters.
         body = re.sub(r'(?<= id=")[^"]+', lambda found: found[0].lower(), _markdown(text))
-        body = re.sub(r'(?<= src=")([\w-]+\.png)', lambda found, file=file: _embedded(file.parent / found[1]), body)
+        body = re.sub(r'(?<= src=")([\w-]+\.png)', partial(_embedded, file.parent), body)
         yield _Page(name, *_opening(text), f"<section>{body}</section>")
 
 
-def _embedded(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+def _embedded(folder: Path, found: re.Match) -> str:
+    """A picture of a page, in the page itself."""
+    return "data:image/png;base64," + base64.b64encode((folder / found[1]).read_bytes()).decode()
 
 
 def _index(pages: Sequence[_Page], more: Sequence[_Page]) -> _Page:

@@ -103,10 +103,10 @@ def compare(
     rng = np.random.default_rng(seed)
     drawn, imagined = draw_patients(first.patients, first.indices, draws, rng)
     rows, resampled = {}, {}
-    for name, runs in predictions.items():
+    for name, judged in predictions.items():
         weights = add_imagined(drawn, imagined, rng)
-        each = np.array([_resample(run, weights, measure) for run in runs])
-        chosen = rng.integers(len(runs), size=(max(1, len(runs) - 1), draws))
+        each = np.array([_resample(run, weights, measure) for run in judged])
+        chosen = rng.integers(len(judged), size=(max(1, len(judged) - 1), draws))
         resampled[name] = each[chosen, np.arange(draws)].mean(axis=0)
         values = [float(report.scores.loc[measure, "value"]) for report in seeds[name]]
         spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
@@ -157,7 +157,7 @@ def _check_measure(report: Report, measure: str, of: str) -> None:
 def _on_same_scans(seeds: Mapping[str, Sequence[Report]]) -> dict[str, list[Predictions]]:
     """Bring the predictions of all reports into the order of the first."""
     first = next(iter(seeds.values()))[0].predictions
-    ordered = {}
+    ordered: dict[str, list[Predictions]] = {}
     for name, runs in seeds.items():
         ordered[name] = []
         for report in runs:

@@ -102,8 +102,6 @@ def image_to_scan_grid(heat: np.ndarray, scan: Scan, recipe: Recipe, lungs: np.n
         heat: float (H, W) on the image of this scan and recipe.
     Returns: float32 (Y, X); 0 where the image did not look.
     """
-    if recipe.crop == "lungs" and lungs is None:
-        lungs = segment_lungs(scan)
     top, left, side = _frame(scan, recipe, lungs)
     laid = np.zeros(scan.shape[1:], np.float32)
     square = np.asarray(Image.fromarray(np.asarray(heat, np.float32)).resize((side, side), Image.Resampling.BILINEAR))
@@ -115,6 +113,7 @@ def image_to_scan_grid(heat: np.ndarray, scan: Scan, recipe: Recipe, lungs: np.n
 def _frame(scan: Scan, recipe: Recipe, lungs: np.ndarray | None) -> tuple[int, int, int]:
     """Top, left and side, in pixels, of the square of a slice that the image shows; it may reach over the edges."""
     if recipe.crop == "lungs":
+        lungs = segment_lungs(scan) if lungs is None else lungs
         rows, columns = (np.flatnonzero(lungs.any(axis=axes)) for axes in ((0, 2), (0, 1)))
         margin = 5.0 / scan.spacing[2]  # 5 mm of chest wall around the lungs, so that the pleura stays visible
         top, bottom = rows[0] - margin, rows[-1] + 1 + margin

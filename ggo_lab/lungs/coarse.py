@@ -30,8 +30,8 @@ class Coarse:
     @classmethod
     def of(cls, scan: Scan) -> "Coarse":
         """Average a scan's voxels in blocks of about 3 mm; slices thicker than that stay as they are."""
-        factors = tuple(max(1, round(_STEP_MM / step)) for step in scan.spacing)
-        spacing = tuple(step * factor for step, factor in zip(scan.spacing, factors, strict=True))
+        z, y, x = (max(1, round(_STEP_MM / step)) for step in scan.spacing)
+        factors, spacing = (z, y, x), (z * scan.spacing[0], y * scan.spacing[1], x * scan.spacing[2])
         padding = scan.padding
         if not padding.any():
             hu = _average(scan.hu, factors)

@@ -38,8 +38,7 @@ def sides_of(lungs: np.ndarray, coarse: Coarse) -> np.ndarray:
     """Label lungs on the coarse lattice: int8, RIGHT, LEFT, 0 elsewhere."""
     middle = _middle(lungs)
     if middle is None:
-        side = LEFT if _is_left(lungs) else RIGHT
-        return np.where(lungs, np.int8(side), np.int8(0))
+        return np.where(lungs, np.int8(LEFT if _is_left(lungs) else RIGHT), np.int8(0))
     on_left = np.arange(lungs.shape[2]) > middle
     depth = lungs
     for step in _CORE_STEPS_MM:

@@ -172,7 +172,7 @@ def make_phantom(
     }
     truth = Truth(lungs, lesions.mask, reached, grade_of(reached), masks, drawn)
     name = f"phantom-{seed}" if patient_seed == seed else f"phantom-{patient_seed}-{seed}"
-    notes = ()
+    notes: tuple[str, ...] = ()
     if quality == "jpg":
         stored = as_grey(stored)
         notes = ("The HU are an estimate: they went through 8-bit grey, window -1000 to 400 HU.",)

@@ -17,7 +17,7 @@ from ggo_lab.phantom.body import (
     muscle_surface,
     skin_surface,
 )
-from ggo_lab.phantom.grid import AIR_HU, COARSE_MM, Grid, smooth_noise
+from ggo_lab.phantom.grid import AIR_HU, COARSE_MM, Grid, smooth_noise, three
 from ggo_lab.phantom.mediastinum import draw_great_vessels, heart_surfaces, mediastinum_surface
 from ggo_lab.phantom.patient import Patient
 from ggo_lab.phantom.shapes import Filler, in_voxels, smooth_min, to_share
@@ -50,7 +50,7 @@ class Anatomy:
     def in_lungs(self, points: np.ndarray) -> np.ndarray:
         """Tell for points (N, 3) as (x, y, z), mm, whether they lie inside the lungs, to the coarse lattice's step."""
         place = np.rint((points[:, ::-1] - self.coarse.origin) / self.coarse.spacing).astype(int)
-        inside = ((place >= 0) & (place < self.coarse.shape)).all(axis=1)
+        inside = np.all((place >= 0) & (place < self.coarse.shape), axis=1)
         inside[inside] = self.depth_mm[tuple(place[inside].T)] > 0
         return inside
 
@@ -96,11 +96,11 @@ def build_anatomy(patient: Patient, grid: Grid, rng: np.random.Generator) -> Ana
     right = left & ~side
     left &= side
     z, y, x = np.nonzero(depth > -COARSE_MM)
-    corners = tuple(
-        tuple(coarse.origin[a] + COARSE_MM * float(edge) for a, edge in enumerate((pick(z), pick(y), pick(x))))
+    low, high = (
+        three(coarse.origin[a] + COARSE_MM * float(edge) for a, edge in enumerate((pick(z), pick(y), pick(x))))
         for pick in (np.min, np.max)
     )
-    return Anatomy(hu, pleura, left, right, grid.box(*corners), corners, coarse, depth)
+    return Anatomy(hu, pleura, left, right, grid.box(low, high), (low, high), coarse, depth)
 
 
 def _split_sides(patient: Patient, grid: Grid, voxels: np.ndarray) -> np.ndarray:

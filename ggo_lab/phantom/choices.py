@@ -43,13 +43,13 @@ def check_number(name: str, value, low: float, high: float, unit: str) -> None:
     """Raise ChoiceError unless value is None or a number from low to high."""
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
         raise ChoiceError(
             f"{name}={value!r} is not a number from {low:g} to {high:g} {unit}; leave it out to have it drawn.", value
         )
 
 
-def check_one(name: str, value, choices: Iterable[str]) -> None:
+def check_one(name: str, value, choices: Iterable[object]) -> None:
     """Raise ChoiceError unless value is None or one of choices."""
     if value is not None:
         check_choice(name, value, choices)

@@ -1,6 +1,6 @@
 """The lattice of voxels that sees the patient, and smooth fields on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -57,15 +57,14 @@ class Grid:
         spacing = np.array([size[0] / shape[0], pixel, pixel])
         origin = (low + high) / 2 - spacing * (np.asarray(shape) - 1) / 2
         thickness = float(spacing[0]) if slice_mm is None else slice_mm
-        return cls(tuple(shape), tuple(map(float, spacing)), tuple(map(float, origin)), thickness, region)
+        return cls(shape, three(spacing), three(origin), thickness, region)
 
     @classmethod
     def coarse(cls, region: tuple, step_mm: float = COARSE_MM) -> "Grid":
         """Lay points step_mm apart over a region, with two to spare on every side, whatever the scan's voxels are."""
         low, high = np.asarray(region)
-        shape = np.ceil((high - low) / step_mm).astype(int) + 5
-        origin = low - 2 * step_mm
-        return cls(tuple(map(int, shape)), (step_mm,) * 3, tuple(map(float, origin)), step_mm, region)
+        z, y, x = (int(n) + 5 for n in np.ceil((high - low) / step_mm))
+        return cls((z, y, x), (step_mm,) * 3, three(low - 2 * step_mm), step_mm, region)
 
     def axis(self, which: int) -> np.ndarray:
         """Positions of the voxel centres along one axis (0 = z, 1 = y, 2 = x), mm, float32."""
@@ -82,7 +81,8 @@ class Grid:
             first = int(np.clip(np.floor((low - start) / step), 0, count))
             last = int(np.clip(np.ceil((high - start) / step) + 1, first, count))
             slices.append(slice(first, last))
-        return tuple(slices)
+        z, y, x = slices
+        return z, y, x
 
     def sample(
         self,
@@ -100,10 +100,10 @@ class Grid:
             weigh: weights of four neighbours; the default passes through the field's values.
         Returns: float32, the box's shape.
         """
-        box = box or tuple(slice(0, n) for n in self.shape)
+        box = box or (slice(None), slice(None), slice(None))
         taps = []
-        for a in range(3):
-            position = (self.axis(a)[box[a]] - coarse.origin[a]) / coarse.spacing[a]
+        for a, part in enumerate(box):
+            position = (self.axis(a)[part] - coarse.origin[a]) / coarse.spacing[a]
             first, weights = _taps(position, field.shape[a], weigh)
             # Only what the box needs of the lattice is interpolated.
             low, high = (int(first.min()), int(first.max()) + 4) if len(first) else (0, 0)
@@ -114,6 +114,12 @@ class Grid:
         for a in order:
             field = _interpolate(field, *taps[a], a)
         return field
+
+
+def three(values: Iterable) -> tuple[float, float, float]:
+    """Three numbers as plain floats."""
+    z, y, x = (float(value) for value in values)
+    return z, y, x
 
 
 def _taps(position: np.ndarray, count: int, weigh: Callable) -> tuple[np.ndarray, tuple]:
@@ -127,15 +133,15 @@ def _interpolate(field: np.ndarray, first: np.ndarray, weights: tuple, axis: int
     # Weighted sums of four neighbours, element by element: unlike a matrix product, the same bits on every machine.
     if axis == 2:  # as rows, which lie together in memory
         planes, rows, _ = field.shape
-        columns = np.ascontiguousarray(field.reshape(planes * rows, -1).T)
-        return np.ascontiguousarray(_along_first(columns, first, weights).T).reshape(planes, rows, -1)
+        lines = np.ascontiguousarray(field.reshape(planes * rows, -1).T)
+        return np.ascontiguousarray(_along_first(lines, first, weights).T).reshape(planes, rows, -1)
     if axis == 0:
         return _along_first(field, first, weights)
     out = np.empty((field.shape[0], len(first), field.shape[2]), np.float32)
     neighbour = np.empty(out.shape[1:], np.float32)
-    weights = [weight[:, None] for weight in weights]
+    columns = [weight[:, None] for weight in weights]
     for plane, target in zip(field, out, strict=True):  # plane by plane stays in the processor's cache
-        for tap, weight in enumerate(weights):
+        for tap, weight in enumerate(columns):
             into = neighbour if tap else target
             plane.take(first + tap, 0, out=into, mode="clip")  # clip: no copy to check the bounds first
             into *= weight
@@ -146,14 +152,14 @@ def _interpolate(field: np.ndarray, first: np.ndarray, weights: tuple, axis: int
 
 def _along_first(field: np.ndarray, first: np.ndarray, weights: tuple) -> np.ndarray:
     out = np.empty((len(first), *field.shape[1:]), np.float32)
-    weights = [weight.reshape(-1, *(1,) * (field.ndim - 1)) for weight in weights]
+    factors = [weight.reshape(-1, *(1,) * (field.ndim - 1)) for weight in weights]
     # Positions between the same points of the lattice are done together.
     begins = np.flatnonzero(np.diff(first, prepend=-1))
     for begin, end in pairwise([*begins, len(first)]):
         k, target = first[begin], out[begin:end]
-        np.multiply(field[k], weights[0][begin:end], out=target)
+        np.multiply(field[k], factors[0][begin:end], out=target)
         for tap in (1, 2, 3):
-            target += field[k + tap] * weights[tap][begin:end]
+            target += field[k + tap] * factors[tap][begin:end]
     return out
 
 

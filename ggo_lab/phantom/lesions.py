@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ggo_lab.phantom.anatomy import Anatomy
-from ggo_lab.phantom.grid import Grid, smooth_noise
+from ggo_lab.phantom.grid import Grid, smooth_noise, three
 from ggo_lab.phantom.lobes import LOBES
 from ggo_lab.phantom.patient import Patient
 from ggo_lab.phantom.patterns import reversed_halo, septa, subpleural_bands
@@ -272,4 +272,4 @@ def _highest(field: np.ndarray, anatomy: Anatomy, depth_mm: float) -> tuple[floa
     """Position (z, y, x) in mm of a field's highest value at least so deep in the lungs, or at their deepest point."""
     deep = anatomy.depth_mm >= min(depth_mm, float(anatomy.depth_mm.max()))
     best = np.unravel_index(np.argmax(np.where(deep, field, -np.inf)), field.shape)
-    return tuple(o + s * i for o, s, i in zip(anatomy.coarse.origin, anatomy.coarse.spacing, best, strict=True))
+    return three(o + s * i for o, s, i in zip(anatomy.coarse.origin, anatomy.coarse.spacing, best, strict=True))

@@ -131,11 +131,10 @@ def heart_surfaces(patient: Patient, coarse: Grid) -> tuple[np.ndarray, np.ndarr
     left = ventricles - _LEFT_WALL_MM * patient.scale
     chambers = np.maximum(left, np.minimum(right - _THIN_WALL_MM, -2 - ventricles))
     chambers = np.maximum(chambers, np.minimum(atrium - _THIN_WALL_MM, -2 - ventricles))
-    inside = []
-    for surface in (whole - groove, np.minimum(chambers, whole - groove - _THIN_WALL_MM)):
-        inside.append(np.full(coarse.shape, -_FAR_MM, np.float32))
-        inside[-1][box] = np.maximum(surface, -_FAR_MM)
-    return tuple(inside)
+    heart, blood = (np.full(coarse.shape, -_FAR_MM, np.float32) for _ in range(2))
+    heart[box] = np.maximum(whole - groove, -_FAR_MM)
+    blood[box] = np.maximum(np.minimum(chambers, whole - groove - _THIN_WALL_MM), -_FAR_MM)
+    return heart, blood
 
 
 def _open(box: tuple[slice, slice, slice]) -> tuple:

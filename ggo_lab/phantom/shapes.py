@@ -78,7 +78,7 @@ class Filler:
             return
         low = [self.coarse.origin[a] + COARSE_MM * (found[0] - 1) for a, found in enumerate(extent)]
         high = [self.coarse.origin[a] + COARSE_MM * (found[-1] + 1) for a, found in enumerate(extent)]
-        box = self.grid.box(low, high)
+        box = self.grid.box(tuple(low), tuple(high))
         share = self.grid.sample(self.coarse, in_voxels(inside_mm, self.coarse, self.grid), box)
         region = self.hu[box]
         for depth_mm, value in layers:

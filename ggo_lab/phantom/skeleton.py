@@ -38,7 +38,7 @@ def draw_bones(patient: Patient, grid: Grid, hu: np.ndarray, arm_bones: np.ndarr
     points, radii = (np.concatenate(parts) for parts in zip(*bones, strict=True))
     bone, marrow = stamp_shell(grid, points, radii, _CORTEX_MM)
     paint(hu, bone, CORTEX_HU)
-    paint(hu, marrow, _marrow_hu(patient, grid, marrow.index))
+    paint(hu, marrow, _marrow_hu(patient, grid, marrow.voxels))
     z = np.arange(-25, patient.lung_height_mm * 1.1 + 20, 2.0)
     x, y = patient.spine(z)
     canal = np.stack([x, y + 24.5 * patient.scale, z], axis=1)

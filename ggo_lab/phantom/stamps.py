@@ -15,7 +15,7 @@ _DEPTH_STEPS, _OUTSIDE = 32, 16
 class Stamp(NamedTuple):
     """Sparse picture of thin structures: which voxels they touch and how much of each they fill."""
 
-    index: np.ndarray  # flat voxel positions, int64
+    voxels: np.ndarray  # their flat positions, int64
     coverage: np.ndarray  # filled share of the voxel, 0..1, float32
 
 
@@ -70,7 +70,7 @@ def stamp_shell(grid: Grid, points: np.ndarray, radii: np.ndarray, shell_mm: flo
 def paint(hu: np.ndarray, stamp: Stamp, value) -> None:
     """Mix value (HU; a number, or one for each voxel of the stamp) into hu where the stamp lies, in place."""
     flat = hu.reshape(-1)
-    flat[stamp.index] += stamp.coverage * (value - flat[stamp.index])
+    flat[stamp.voxels] += stamp.coverage * (value - flat[stamp.voxels])
 
 
 class _Canvas:

@@ -83,8 +83,8 @@ def grow_trees(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Ge
     points, radii = (np.concatenate(parts) for parts in zip(*air, strict=True))
     walls = stamp(grid, points, radii + 0.45 + 0.11 * radii)
     lumens = stamp(grid, points, radii)
-    bronchioles = tuple(np.concatenate(parts) for parts in zip(*fine, strict=True))
-    return LungTrees(vessels, walls, lumens, hilum, _mask(lumens, grid), bronchioles)
+    bronchioles = [np.concatenate(parts) for parts in zip(*fine, strict=True)]
+    return LungTrees(vessels, walls, lumens, hilum, _mask(lumens, grid), (bronchioles[0], bronchioles[1]))
 
 
 def grow_tree(
@@ -193,7 +193,7 @@ def _terminal_units(patient: Patient, anatomy: Anatomy, rng: np.random.Generator
 
 def _mask(drawn: Stamp, grid: Grid) -> np.ndarray:
     mask = np.zeros(grid.shape, bool)
-    mask.reshape(-1)[drawn.index[drawn.coverage > 0.5]] = True
+    mask.reshape(-1)[drawn.voxels[drawn.coverage > 0.5]] = True
     return mask
 
 
@@ -204,8 +204,8 @@ def draw_trees(hu: np.ndarray, trees: LungTrees, pleura: np.ndarray, patient: Pa
         hu: float32 (Z, Y, X), HU.
         pleura: share of each voxel inside the lungs.
     """
-    share = np.maximum(pleura.reshape(-1)[trees.vessels.index], trees.hilum.reshape(-1)[trees.vessels.index])
-    paint(hu, Stamp(trees.vessels.index, trees.vessels.coverage * share), patient.blood_hu + 0.8 * patient.contrast_hu)
+    share = np.maximum(pleura.reshape(-1)[trees.vessels.voxels], trees.hilum.reshape(-1)[trees.vessels.voxels])
+    paint(hu, Stamp(trees.vessels.voxels, trees.vessels.coverage * share), patient.blood_hu + 0.8 * patient.contrast_hu)
     paint(hu, trees.walls, WALL_HU)
     paint(hu, trees.lumens, AIR_HU)
 
@@ -219,5 +219,5 @@ def draw_bronchogram(hu: np.ndarray, trees: LungTrees, consolidation: np.ndarray
     """
     points, radii = trees.bronchioles
     air = stamp(grid, points, np.maximum(radii, _BRONCHOGRAM_MM))
-    here = consolidation.reshape(-1)[air.index]
-    paint(hu, Stamp(air.index[here], air.coverage[here]), AIR_HU)
+    here = consolidation.reshape(-1)[air.voxels]
+    paint(hu, Stamp(air.voxels[here], air.coverage[here]), AIR_HU)

@@ -31,13 +31,13 @@ def find_corner_reader(model: Backbone, images: ImageSet, corner: int = 4, swaps
         raise CohortError("The probe needs scans of known grade, of two grades or more.")
     place, pixels = corner_mask(images.pixels.shape[2:], corner), np.asarray(images.pixels)
     rng = np.random.default_rng(seed)
-    givers, said = [], []
+    givers, answers = [], []
     for _ in range(swaps):
         givers.append(rng.permutation(len(images)))
         swapped = pixels.copy()
         swapped[:, :, place] = pixels[givers[-1]][:, :, place]
-        said.append(predict(model, replace(images, pixels=swapped)).predicted)
-    said = np.concatenate(said)
+        answers.append(predict(model, replace(images, pixels=swapped)).predicted)
+    said = np.concatenate(answers)
     corners = beside_chance(images.indices[np.concatenate(givers)], said, seed)
     patients = beside_chance(np.tile(images.indices, swaps), said, seed)
     return Finding(

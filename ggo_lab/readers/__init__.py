@@ -88,7 +88,9 @@ def _open(path: Path, series: str | None, grey_window: str | Window | tuple[floa
         stored = read_dicom(dicom, path, series)
     elif pictures:
         stored = read_pictures(pictures, path, grey_window, first_slice)
-    elif not (stored := _open_volume(path, hu_from)):
+    elif volume := _open_volume(path, hu_from):
+        stored = volume
+    else:
         raise ScanError(f"{path}: not a kind of file that is read as a scan; give {_READABLE}.", path)
     if others:
         kind = "DICOM" if dicom else "JPG or PNG"

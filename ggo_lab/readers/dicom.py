@@ -155,7 +155,7 @@ def _read_stack(frames: list[Frame], path: Path, notes: list[str]) -> tuple[np.n
 
 def _stored(frames: list[Frame]) -> Iterator[tuple[int, np.ndarray]]:
     """The index of each frame in the list with its stored values, each file being read once."""
-    wanted = defaultdict(dict)
+    wanted: dict[Path, dict[int, int]] = defaultdict(dict)
     for k, frame in enumerate(frames):
         wanted[frame.path][frame.number] = k
     for places in wanted.values():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
@@ -116,7 +117,7 @@ def _header(path: Path) -> tuple[Dataset, int | None]:
             header.file_meta.TransferSyntaxUID = UID(syntax)
         if syntax == DeflatedExplicitVRLittleEndian:
             return header, None
-        order = "little" if UID(syntax).is_little_endian else "big"
+        order: Literal["little", "big"] = "little" if UID(syntax).is_little_endian else "big"
         start = file.read(12)
         if tuple(int.from_bytes(start[at : at + 2], order) for at in (0, 2)) != (0x7FE0, 0x0010):
             raise ValueError("no Pixel Data")
@@ -164,7 +165,7 @@ def _frames(header: Dataset, pixels: Pixels) -> list[Frame]:
 
 
 def _frame(header: Dataset, pixels: Pixels, number: int, own: Dataset, shared: Dataset) -> Frame:
-    def value(sequence: str, keyword: str) -> object:
+    def value(sequence: str, keyword: str) -> Any:
         """From the frame's own group, the shared one, or the header of a single slice."""
         for group in (own, shared):
             if keyword in (items := _first(group, sequence)):
@@ -211,7 +212,7 @@ def _text(header: Dataset, keyword: str) -> str:
     return "".join(letter for letter in text if letter.isprintable()).strip()
 
 
-def _numbers(value: object, count: int) -> tuple[float, ...] | None:
+def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
     """So many likely numbers; None where there are none, others, or too few."""
     values = [value] if isinstance(value, int | float) else value
     if values is None or isinstance(values, str) or len(values) != count:

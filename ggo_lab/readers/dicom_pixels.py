@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 import pydicom
@@ -106,55 +106,65 @@ class _Decoder:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._child = None
-        self._owner = None  # a forked process must not share the pipes of the one it comes from
+        self._child: subprocess.Popen[bytes] | None = None
+        self._owner: int | None = None  # a forked process must not share the pipes of the one it comes from
 
     def decode(self, file: bytes) -> np.ndarray | None:
         """The pixels (1-D) of a DICOM file given as bytes; None where GDCM fails, dies, or takes too long."""
         with self._lock, tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "picture.dcm"
             picture.write_bytes(file)
-            if self._child is None or self._owner != os.getpid():
-                self._start()
-            watchdog = threading.Timer(_LONGEST_DECODING_S, self._child.kill)
+            child = self._child
+            if child is None or self._owner != os.getpid():
+                child = self._child = self._start()
+            watchdog = threading.Timer(_LONGEST_DECODING_S, child.kill)
             watchdog.start()
             try:
-                return self._ask(picture)
+                return _ask(child, picture)
             except (OSError, ValueError):  # the pipe is broken, or ended before the answer did
                 self.stop()
                 return None
             finally:
                 watchdog.cancel()
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         # -P: modules of this folder must not stand before those of the same name elsewhere.
-        self._child = subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-P", str(_CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
         self._owner = os.getpid()
-        self._child.stdout.readline()  # it is ready; loading GDCM takes time, which is no picture's
-
-    def _ask(self, picture: Path) -> np.ndarray | None:
-        self._child.stdin.write(f"{picture}\n".encode())
-        self._child.stdin.flush()
-        kind, count = self._child.stdout.readline().split()
-        data = self._child.stdout.read(int(count))
-        if len(data) < int(count):
-            raise ValueError("the answer broke off")
-        return np.frombuffer(data, kind.decode()) if data else None
+        _pipes(child)[1].readline()  # it is ready; loading GDCM takes time, which is no picture's
+        return child
 
     def stop(self) -> None:
         """End the process; the next picture starts another."""
         if self._child is not None and self._owner == os.getpid():
+            questions, answers = _pipes(self._child)
             self._child.kill()
             with contextlib.suppress(OSError):  # what still waits for a dead process cannot be written
-                self._child.stdin.close()
-            self._child.stdout.close()
+                questions.close()
+            answers.close()
             self._child.wait()
         self._child = None
+
+
+def _ask(child: subprocess.Popen[bytes], picture: Path) -> np.ndarray | None:
+    questions, answers = _pipes(child)
+    questions.write(f"{picture}\n".encode())
+    questions.flush()
+    kind, count = answers.readline().split()
+    data = answers.read(int(count))
+    if len(data) < int(count):
+        raise ValueError("the answer broke off")
+    return np.frombuffer(data, kind.decode()) if data else None
+
+
+def _pipes(child: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    assert child.stdin is not None and child.stdout is not None  # it was started with both
+    return child.stdin, child.stdout
 
 
 _DECODER = _Decoder()
@@ -165,7 +175,7 @@ atexit.register(_DECODER.stop)
 def _bare_header(syntax: UID, rows: int, columns: int, allocated: int, bits: int, high_bit: int, signed: bool) -> bytes:
     """A DICOM file up to its Pixel Data, with no more than decoding needs."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, UID("1.2.3")
     meta.TransferSyntaxUID = syntax
     header = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, "1.2.3"

@@ -1,8 +1,8 @@
 """NIfTI, in and out. Headers go through nibabel; the voxels are decompressed once, straight into their array."""
 
 import logging
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from isal import igzip
@@ -11,7 +11,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from ggo_lab.errors import ChoiceError, ScanError
 from ggo_lab.readers.stored import Stored, check_size, size_in_3d
-from ggo_lab.readers.voxels import PACKED_ERRORS, Layout, Take, unpacked
+from ggo_lab.readers.voxels import PACKED_ERRORS, Layout, Stream, Take, unpacked
 from ggo_lab.scan import Scan
 from ggo_lab.storage import write_whole
 
@@ -44,10 +44,10 @@ def read_nifti(path: Path, take: Take) -> Stored:
             ) from error
 
 
-def _read_stream(stream: BinaryIO, path: Path, packed: bool, take: Take) -> Stored:
+def _read_stream(stream: Stream, path: Path, packed: bool, take: Take) -> Stored:
     header = _read_header(stream, path)
     shape = size_in_3d(header.get_data_shape(), path)
-    shape = (*shape, *(1,) * (3 - len(shape)))
+    i, j, k = (*shape, 1, 1)[:3]
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise ScanError(f"{path}: a colour or complex NIfTI ({dtype}), not a CT; give the CT itself.", path)
@@ -62,7 +62,7 @@ def _read_stream(stream: BinaryIO, path: Path, packed: bool, take: Take) -> Stor
 
     steps, notes = _steps(header, path)
     stream.seek(offset)
-    values = take(stream, Layout(shape[::-1], dtype, slope, intercept), path)  # the first axis of NIfTI is the fastest
+    values = take(stream, Layout((k, j, i), dtype, slope, intercept), path)  # the first axis of NIfTI is the fastest
     if stream.read(1):  # reaching the end makes a packed stream compare its checksum, too
         notes.append("More data follow than the header claims; check the size of the scan.")
     is_hu = bytes(header["descrip"]).rstrip(b"\0") != _NOT_HU_MARK
@@ -71,8 +71,8 @@ def _read_stream(stream: BinaryIO, path: Path, packed: bool, take: Take) -> Stor
     return Stored(values, steps, is_hu, tuple(notes))
 
 
-def _read_header(stream: BinaryIO, path: Path) -> Nifti1Header:
-    start = stream.read(540)
+def _read_header(stream: Stream, path: Path) -> Nifti1Header:
+    start = stream.read(540) or b""
     # The header begins with its own length, in either byte order, and the length tells its kind.
     lengths = {int.from_bytes(start[:4], order) for order in ("little", "big")}
     kind, length = (Nifti1Header, 348) if 348 in lengths else (Nifti2Header, 540)
@@ -165,7 +165,7 @@ def _smallest_type(array: np.ndarray) -> np.ndarray:
     raise ScanError(f"Labels from {lowest} to {highest} do not fit into 32 bits; renumber them.")
 
 
-def _to_stream(image: Nifti1Image, file: BinaryIO, packed: bool) -> None:
+def _to_stream(image: Nifti1Image, file: BufferedIOBase, packed: bool) -> None:
     if not packed:
         image.to_stream(file)
         return

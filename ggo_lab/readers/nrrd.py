@@ -69,10 +69,10 @@ def _header(fields: dict[str, str], length: int, path: Path) -> Header:
     size = size_in_3d([int(n) for n in fields["sizes"].split()], path)
     if int(fields["dimension"]) != len(fields["sizes"].split()):
         raise ValueError("sizes do not fit the number of dimensions")
-    dtype = np.dtype(_TYPES[fields["type"].lower()])
+    kind = _TYPES[fields["type"].lower()]
     encoding = _ENCODINGS[fields["encoding"].lower()]
-    if dtype.itemsize > 1 and encoding != "text":
-        dtype = dtype.newbyteorder({"little": "<", "big": ">"}[fields["endian"].lower()])
+    has_order = not kind.endswith("1") and encoding != "text"
+    dtype = np.dtype({"little": "<", "big": ">"}[fields["endian"].lower()] + kind if has_order else kind)
     name = fields.get("data file", fields.get("datafile"))
     data = path if name is None else file_beside(path, name)
     lines = int(fields.get("line skip", fields.get("lineskip", "0")))

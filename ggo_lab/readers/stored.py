@@ -93,8 +93,10 @@ def to_scan(stored: Stored, path: Path, spacing: tuple[float, float, float] | No
         notes.append(f"The spacing is {_mm(spacing)} (z, y, x) as given, in place of {_mm(stored_spacing)}.")
     elif not all(_LIKELY_SPACING[0] <= step <= _LIKELY_SPACING[1] for step in stored_spacing):
         notes.append(f"The spacing {_mm(stored_spacing)} (z, y, x) is unlikely for a chest CT; check it.")
-    used_spacing = stored_spacing if spacing is None else tuple(float(step) for step in spacing)
-    scan = Scan(hu, used_spacing, scan_name(path), stored.is_hu, None, tuple(notes), path)
+    if spacing is not None:
+        z, y, x = (float(step) for step in spacing)
+        stored_spacing = z, y, x
+    scan = Scan(hu, stored_spacing, scan_name(path), stored.is_hu, None, tuple(notes), path)
     if scan.is_hu:
         check_hu(scan.hu, path)
         for plane in scan.hu:  # a mask of the whole scan would take half its memory

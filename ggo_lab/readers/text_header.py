@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from ggo_lab.errors import ScanError
 from ggo_lab.readers.stored import Stored, check_size
-from ggo_lab.readers.voxels import PACKED_ERRORS, Layout, Take, unpacked
+from ggo_lab.readers.voxels import PACKED_ERRORS, Layout, Stream, Take, unpacked
 
 _LONGEST_HEADER = 1 << 16  # bytes; enough for any written by a program
 
@@ -65,35 +64,36 @@ def file_beside(path: Path, name: str) -> Path:
 
 def read_voxels(header: Header, steps: np.ndarray, notes: list[str], path: Path, take: Take) -> Stored:
     """Read what the header promises, after a look at whether the file can hold it."""
-    shape = (*header.size, *(1,) * (3 - len(header.size)))[::-1]
+    i, j, k = (*header.size, 1, 1)[:3]
     there = header.data.stat().st_size
     # A number as text takes 2 bytes at least, itself and a space.
     bytes_per_voxel = 1 if header.encoding == "text" else header.dtype.itemsize
-    check_size(shape[::-1], bytes_per_voxel, there - max(header.offset, 0), header.encoding == "packed", path)
-    layout = Layout(shape, header.dtype)
+    check_size(header.size, bytes_per_voxel, there - max(header.offset, 0), header.encoding == "packed", path)
+    layout = Layout((k, j, i), header.dtype)
     with header.data.open("rb") as file, refuse_damaged(path):
-        file.seek(header.offset if header.offset >= 0 else there - math.prod(shape) * header.dtype.itemsize)
+        file.seek(header.offset if header.offset >= 0 else there - math.prod(layout.shape) * header.dtype.itemsize)
         for _ in range(header.lines):
             file.readline(_LONGEST_HEADER)
+        stream: Stream = file
         if header.encoding == "text":
-            file = io.BytesIO(np.array(file.read().split(), header.dtype).tobytes())
+            stream = io.BytesIO(np.array(file.read().split(), header.dtype).tobytes())
         if header.encoding != "packed":
-            _skip(file, header.skipped)
-            return Stored(take(file, layout, path), steps, notes=tuple(notes))
-        with unpacked(file) as stream:
             _skip(stream, header.skipped)
-            values = take(stream, layout, path)
+            return Stored(take(stream, layout, path), steps, notes=tuple(notes))
+        with unpacked(file) as content:
+            _skip(content, header.skipped)
+            values = take(content, layout, path)
             # Reading on to the end compares the checksum; what lies behind is not the voxels that the header tells of.
-            if stream.read(1):
+            if content.read(1):
                 raise ValueError("more is packed than the header claims")
     return Stored(values, steps, notes=tuple(notes))
 
 
-def _skip(stream: BinaryIO, count: int) -> None:
+def _skip(stream: Stream, count: int) -> None:
     if count < 0:
         raise ValueError("a negative number of bytes to skip")
     while count:
-        skipped = len(stream.read(min(count, _LONGEST_HEADER)))
+        skipped = len(stream.read(min(count, _LONGEST_HEADER)) or b"")
         if not skipped:
             raise EOFError("less is there than is to be skipped")
         count -= skipped

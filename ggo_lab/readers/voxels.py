@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from isal import igzip, igzip_lib, isal_zlib
@@ -16,7 +15,7 @@ from ggo_lab.errors import ScanError
 _VOXELS_AT_ONCE = 2_000_000  # 16 MB as float64
 _CHUNK = 1 << 20  # bytes
 # What the decompressors raise where their data break off or are damaged; bz2 raises OSError as well.
-PACKED_ERRORS = (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error)
+PACKED_ERRORS: tuple = (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error)
 
 # Damaged numbers are looked for after each calculation; numpy need not warn of them as well.
 without_warnings = np.errstate(over="ignore", invalid="ignore")
@@ -42,11 +41,13 @@ class Layout:
         return (self.slope, self.intercept) != (1.0, 0.0)
 
 
+# A binary file, or what is unpacked from one.
+Stream = io.RawIOBase | io.BufferedIOBase
 # Takes the voxels out of a stream: hu_from or labels_from.
-Take = Callable[[BinaryIO, Layout, Path], np.ndarray]
+Take = Callable[[Stream, Layout, Path], np.ndarray]
 
 
-def hu_from(stream: BinaryIO, layout: Layout, path: Path) -> np.ndarray:
+def hu_from(stream: Stream, layout: Layout, path: Path) -> np.ndarray:
     """Read int16 HU (K, J, I); ScanError where the stream ends before, or voxels are no numbers."""
     hu = np.empty(layout.shape, np.int16)
     if layout.dtype == np.int16 and not layout.is_scaled:
@@ -57,7 +58,7 @@ def hu_from(stream: BinaryIO, layout: Layout, path: Path) -> np.ndarray:
     return hu
 
 
-def labels_from(stream: BinaryIO, layout: Layout, path: Path) -> np.ndarray:
+def labels_from(stream: Stream, layout: Layout, path: Path) -> np.ndarray:
     """Read integer labels (K, J, I), in their own type where that is an integer; ScanError for fractions."""
     if layout.dtype.kind in "iu" and not layout.is_scaled:
         labels = np.empty(layout.shape, layout.dtype)
@@ -101,26 +102,26 @@ def _as_labels(values: np.ndarray, path: Path, slope: float, intercept: float) -
     return whole.astype(np.int32)
 
 
-def unpacked(file: BinaryIO) -> BinaryIO:
+def unpacked(file: io.BufferedIOBase) -> Stream:
     """What follows in a compressed file as a stream: gzip, bzip2 or zlib, whichever it is."""
     start = file.read(3)
     file.seek(-len(start), io.SEEK_CUR)
     if start[:2] == b"\x1f\x8b":
         return igzip.open(file, "rb")
-    return bz2.open(file, "rb") if start == b"BZh" else _Zlib(file)
+    return bz2.open(file) if start == b"BZh" else _Zlib(file)
 
 
 class _Zlib(io.RawIOBase):
     """A zlib stream through isal, which compares the checksum at its end."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: io.BufferedIOBase):
         self._file = file
         self._inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_ZLIB)
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, target: memoryview) -> int:
+    def readinto(self, target) -> int:
         while len(target) and not self._inflater.eof:
             waiting = not self._inflater.needs_input
             packed = b"" if waiting else self._file.read(_CHUNK)
@@ -133,7 +134,7 @@ class _Zlib(io.RawIOBase):
         return 0
 
 
-def _blocks(stream: BinaryIO, layout: Layout, path: Path) -> Iterator[tuple[slice, np.ndarray]]:
+def _blocks(stream: Stream, layout: Layout, path: Path) -> Iterator[tuple[slice, np.ndarray]]:
     """Some planes at a time as stored, with their place among all planes."""
     count, *plane = layout.shape
     at_once = min(count, max(1, _VOXELS_AT_ONCE // (plane[0] * plane[1])))
@@ -144,9 +145,9 @@ def _blocks(stream: BinaryIO, layout: Layout, path: Path) -> Iterator[tuple[slic
         yield slice(first, first + len(block)), block
 
 
-def _fill(stream: BinaryIO, values: np.ndarray, path: Path) -> None:
+def _fill(stream: Stream, values: np.ndarray, path: Path) -> None:
     """Read into the array until it is full; ScanError where the stream ends before."""
-    waiting = memoryview(values.view(np.uint8)).cast("B")
+    waiting = values.view(np.uint8).data.cast("B")
     while waiting:
         # In pieces: isal unpacks what is asked for at once into memory of its own, and then copies it.
         read = stream.readinto(waiting[:_CHUNK])

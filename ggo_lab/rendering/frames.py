@@ -84,8 +84,8 @@ class FrameRenderer:
         """Positions in the flat picture to darken and to write on; the last ones made are kept."""
         if (plane, zoom) not in self._signs:
             across_mm = self.scan.shape[1 if plane == "sagittal" else 2] * slice_spacing(self.scan, plane)[1]
-            decoration = _decoration(shape, PLANES[plane][1], zoom * shape[1] / across_mm)
-            self._signs = {(plane, zoom): tuple(np.flatnonzero(part) for part in decoration)}
+            halo, text = _decoration(shape, PLANES[plane][1], zoom * shape[1] / across_mm)
+            self._signs = {(plane, zoom): (np.flatnonzero(halo), np.flatnonzero(text))}
         return self._signs[plane, zoom]
 
 

@@ -31,7 +31,8 @@ def mask_colors(names: list[str]) -> dict[str, str]:
 
 def rgb_of(color: str) -> tuple[int, int, int]:
     """Red, green and blue of #rrggbb, 0..255."""
-    return tuple(bytes.fromhex(color[1:]))
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
 
 
 def check_masks(scan: Scan, masks: Mapping[str, np.ndarray] | str | None) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from ggo_lab.scan import Scan
 # (Right, Left, Anterior, Posterior, Head, Foot). Axial is seen from the feet, coronal from the front, as radiologists
 # do; sagittal from the patient's left.
 PLANES: dict[str, tuple[int, str]] = {"axial": (0, "RLAP"), "coronal": (1, "RLHF"), "sagittal": (2, "APHF")}
+
+Number = TypeVar("Number", int, float)  # indices of a voxel, or a place between voxels
 
 
 def slice_of(volume: np.ndarray, plane: str, index: int) -> np.ndarray:
@@ -35,7 +38,8 @@ def heat_slice(heat: Heat, shape: tuple[int, int, int], plane: str, index: int) 
 
 def slice_spacing(scan: Scan, plane: str) -> tuple[float, float]:
     """Distance between the rows and between the columns of a plane's slices, mm."""
-    return tuple(step for axis, step in enumerate(scan.spacing) if axis != PLANES[plane][0])
+    rows, columns = (step for axis, step in enumerate(scan.spacing) if axis != PLANES[plane][0])
+    return rows, columns
 
 
 def picture_shape(scan: Scan, plane: str, size: int) -> tuple[int, int]:
@@ -88,7 +92,7 @@ class View:
         row, column = self._in_slice(voxel)
         return (column + 0.5 - left) / (right - left), (row + 0.5 - top) / (bottom - top)
 
-    def _in_scan(self, index: int, row: float, column: float) -> tuple[float, float, float]:
+    def _in_scan(self, index: int, row: Number, column: Number) -> tuple[Number, Number, Number]:
         """The voxel at a row and column of slice `index`."""
         if self.plane == "axial":
             return index, row, column

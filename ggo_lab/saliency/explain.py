@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ggo_lab.backbones import Backbone
-from ggo_lab.errors import ModelError, check_choice
+from ggo_lab.errors import check_choice
 from ggo_lab.grades import Grade
 from ggo_lab.images import choose_slices, image_to_scan_grid, scan_to_image
 from ggo_lab.lungs import segment_lungs
@@ -54,7 +54,7 @@ class Saliency:
         if not any(plane.any() for plane in self.heat.values()):
             return f"{self.method}: nothing in the image speaks for {self.grade.label}, so there is no heat."
         said = f"{self.method} for {self.grade.label}: {_said(self.in_lungs, 'the lungs')}"
-        if self.in_lesions is not None:
+        if self.in_lesions is not None and self.pointed is not None:
             where = "a lesion" if self.pointed.hit else "no lesion"
             said += f"; {_said(self.in_lesions, 'lesions')}; the hottest place lies in {where}"
         ours, blind = self.curves["deletion"].mean(), self.curves["random deletion"].mean()
@@ -93,17 +93,16 @@ def explain(
         ScanError: no lungs found.
     """
     check_choice("method", method, METHODS)
-    if model.recipe is None:
-        raise ModelError(f"{model.name} has not been fitted, so nothing says which image of a scan it sees.")
+    recipe = model.fitted_recipe
     if lungs is None:
         lungs = segment_lungs(scan) if scan.truth is None else scan.truth.lungs
-    slices = choose_slices(scan, model.recipe, lungs)
-    image = scan_to_image(scan, model.recipe, lungs, slices)
+    slices = choose_slices(scan, recipe, lungs)
+    image = scan_to_image(scan, recipe, lungs, slices)
     grade = predicted_grade(model, image) if grade is None else grade
     on_image = METHODS[method](model, image, grade)
     heat: dict[int, np.ndarray] = {}
     for z, plane in zip(slices, np.broadcast_to(on_image, image.shape), strict=True):
-        laid = image_to_scan_grid(plane, scan, model.recipe, lungs)
+        laid = image_to_scan_grid(plane, scan, recipe, lungs)
         heat[z] = np.maximum(heat[z], laid) if z in heat else laid  # a very short scan shows a slice twice
     lesions = None if scan.truth is None else scan.truth.lesions
     return Saliency(

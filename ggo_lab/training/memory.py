@@ -27,11 +27,11 @@ class Memory:
 
     def in_parts(
         self,
-        gradients: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]],
+        gradients: Callable[[Tensor, Tensor, float | Tensor], tuple[Tensor, Tensor]],
         model: nn.Module,
         images: Tensor,
         targets: Tensor,
-        total: float,
+        total: float | Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Add up the gradients, the loss and the right answers of a batch, in as many parts as memory asks for.
 
@@ -52,7 +52,8 @@ class Memory:
                     gradients(part, truth, total)
                     for part, truth in zip(images.tensor_split(count), targets.tensor_split(count), strict=True)
                 ]
-                return sum(loss for loss, _ in done), sum(right for _, right in done)
+                losses, rights = zip(*done, strict=True)
+                return torch.stack(losses).sum(), torch.stack(rights).sum()
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise

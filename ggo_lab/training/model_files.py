@@ -29,9 +29,7 @@ def save_model(model: Backbone, path: str | Path, history: History | None = None
     Raises:
         ModelError: the model has not been fitted, so nothing says which images it takes.
     """
-    path = Path(path)
-    if model.recipe is None:
-        raise ModelError(f"{model.name} has not been fitted: call fit first, so that its file can name its recipe.")
+    path, recipe = Path(path), model.fitted_recipe
     state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     facts = {
         "format": _FILE_FORMAT,
@@ -39,7 +37,7 @@ def save_model(model: Backbone, path: str | Path, history: History | None = None
         "extent": model.extent,
         "ordinal": model.ordinal,
         "weights": model.weights,
-        "recipe": model.recipe.to_dict(),
+        "recipe": recipe.to_dict(),
         "grades": GRADE_NAMES,
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")},
         "crc32": _checksum(state),

@@ -10,7 +10,7 @@ from torch.nn.functional import dropout, dropout1d, dropout2d, dropout3d
 from torchvision.ops import StochasticDepth, stochastic_depth
 from tqdm.auto import tqdm
 
-from ggo_lab.backbones import Backbone
+from ggo_lab.backbones import Backbone, Learner
 from ggo_lab.backbones.sequence import GruGrader, SliceReader
 from ggo_lab.training.augment import alter, augments
 from ggo_lab.training.batches import batch_rows
@@ -28,22 +28,13 @@ _CHANCE = (nn.modules.dropout._DropoutNd, StochasticDepth)
 _CHANCE_FUNCTIONS = (dropout, dropout1d, dropout2d, dropout3d, stochastic_depth)
 
 
-class Rest(nn.Module):
+class Rest(Learner):
     """What comes after the frozen prefix, in the place of the whole model: it takes features for images."""
 
     def __init__(self, model: Backbone, layers: nn.Module):
         super().__init__()
         self.model, self.layers = model, layers
-
-    @property
-    def name(self) -> str:
-        """Of the backbone."""
-        return self.model.name
-
-    @property
-    def extent(self) -> str:
-        """Of the backbone."""
-        return self.model.extent
+        self.name, self.extent = model.name, model.extent
 
     def outputs(self, features: Tensor) -> list[tuple[float, Tensor]]:
         """As of the whole model, from features (B, ...)."""
@@ -75,7 +66,9 @@ def split_at_frozen(model: Backbone) -> tuple[nn.Module, Rest] | None:
     except fx.proxy.TraceError:  # a network, or a hook on it, whose path depends on the values it sees
         return None
     *nodes, output = graph.nodes
-    modules, frozen, crossing, cut = dict(model.network.named_modules()), set(), set(), 0
+    modules, cut = dict(model.network.named_modules()), 0
+    frozen: set[fx.Node] = set()
+    crossing: set[fx.Node] = set()
     for place, node in enumerate(nodes):
         if not _is_frozen(node, modules, model.network, frozen):
             break
@@ -109,10 +102,10 @@ def _is_frozen(node: fx.Node, modules: dict[str, nn.Module], network: nn.Module,
     if not all(given in frozen for given in node.all_input_nodes):
         return False
     if node.op == "get_attr":
-        owner, _, name = node.target.rpartition(".")
+        owner, _, name = str(node.target).rpartition(".")
         return not getattr(network.get_submodule(owner), name).requires_grad
     if node.op == "call_module":
-        module = modules[node.target]
+        module = modules[str(node.target)]
         by_chance = any(isinstance(part, _CHANCE) and part.training and part.p > 0 for part in module.modules())
         return not by_chance and not any(p.requires_grad for p in module.parameters())
     return node.target not in _CHANCE_FUNCTIONS

@@ -14,6 +14,8 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
+from ggo_lab.backbones import Learner
+
 
 @contextmanager
 def joined() -> Iterator[None]:
@@ -56,15 +58,15 @@ def gathered(value: object) -> list:
     size = rank_and_size()[1]
     if size == 1:
         return [value]
-    values = [None] * size
+    values: list = [None] * size
     distributed.all_gather_object(values, value)
     return values
 
 
-class Shared(nn.Module):
+class Shared(Learner):
     """A model that learns together with those of the other ranks, in its place: gradients are averaged."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Learner):
         super().__init__()
         self.model, self.name = model, model.name
         for module in model.modules():
@@ -89,7 +91,7 @@ class Shared(nn.Module):
 class _Outputs(nn.Module):
     """DistributedDataParallel knows `forward` only."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Learner):
         super().__init__()
         self.model = model
 
@@ -99,6 +101,11 @@ class _Outputs(nn.Module):
 
 class _BatchNormOfAll(nn.BatchNorm2d):
     """BatchNorm over the whole batch, of which each rank has a share; torch's SyncBatchNorm is for GPUs only."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, maps: Tensor) -> Tensor:
         """Give normalised maps (B, C, H, W); while not learning, as BatchNorm2d does."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ggo_lab.backbones import EXTENTS, Backbone
+from ggo_lab.backbones import EXTENTS, Backbone, Learner
 from ggo_lab.errors import ChoiceError, CohortError
 from ggo_lab.images import ImageSet
 from ggo_lab.training.batches import grade_weights, training_batches
@@ -15,7 +15,7 @@ from ggo_lab.training.checkpoints import Checkpoint, Progress
 from ggo_lab.training.config import PLAIN, Speed, TrainConfig
 from ggo_lab.training.devices import choose_device, place
 from ggo_lab.training.memory import Memory
-from ggo_lab.training.prefix import Rest, compute_frozen_once, feature_batches
+from ggo_lab.training.prefix import compute_frozen_once, feature_batches
 from ggo_lab.training.ranks import Shared, rank_and_size, share
 from ggo_lab.training.speed import Compiled, choose_speed, memory_format
 from ggo_lab.training.steps import make_optimizer
@@ -34,7 +34,7 @@ class Run:
     """
 
     model: Backbone
-    learner: Backbone | Rest | Compiled | Shared
+    learner: Learner
     images: Tensor
     targets: Tensor
     unseen: Tensor
@@ -95,13 +95,14 @@ def set_up(
     unseen, unseen_targets = (share(part) for part in place(validation, device))
     model.to(device)
     model.ordinal = config.loss == "corn"
-    learner, views = model, 0
+    learner: Learner = model
+    views = 0
     if model.extent in ("head", "last_block") and config.reuse_frozen and not config.unfreeze_at:
         once = compute_frozen_once(model, images, unseen, config, progress)
         if once is not None:
             learner, images, unseen, views = once.rest, once.views, once.unseen, len(once.views)
     memory = Memory()
-    tried = {}
+    tried: dict[Speed, float] = {}
     if kept and kept.speed:
         speed = kept.speed
     elif views and model.extent == "head" and not isinstance(config.speed, Speed):

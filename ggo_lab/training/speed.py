@@ -9,11 +9,11 @@ from collections.abc import Callable
 from copy import deepcopy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ggo_lab.backbones import Backbone
+from ggo_lab.backbones import Learner
 from ggo_lab.errors import GgoLabError, ModelError
-from ggo_lab.storage import cache_folder, write_whole
+from ggo_lab.storage import cache_folder, write_text_whole
 from ggo_lab.training.config import PLAIN, Speed, TrainConfig
 from ggo_lab.training.devices import bring, device_name, reproducible
 from ggo_lab.training.memory import Memory
@@ -31,10 +31,10 @@ def memory_format(speed: Speed) -> torch.memory_format:
     return torch.channels_last if speed.channels_last else torch.contiguous_format
 
 
-class Compiled(nn.Module):
+class Compiled(Learner):
     """A model whose training steps are compiled, in its place; it is judged as it is, as `predict` will find it."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Learner):
         super().__init__()
         self.model, self.name = model, model.name
         # The last batch of an epoch may be smaller: kernels for each of the two sizes are faster than one for both.
@@ -61,7 +61,7 @@ class Compiled(nn.Module):
 
 
 def choose_speed(
-    model: Backbone, images: Tensor, targets: Tensor, config: TrainConfig, memory: Memory
+    model: Learner, images: Tensor, targets: Tensor, config: TrainConfig, memory: Memory
 ) -> tuple[Speed, dict[Speed, float]]:
     """Decide on the speed settings: as the config says, or the fastest of those tried on this machine.
 
@@ -118,9 +118,8 @@ def try_once(
         pass  # never tried here, or damaged: try again
     tried = _fastest_first(probe())
     rows = [{**speed._asdict(), "seconds": round(seconds, 5)} for speed, seconds in tried.items()]
-    content = json.dumps({**facts, "tried": rows}, indent=1).encode()
     try:
-        write_whole(file, lambda opened: opened.write(content))
+        write_text_whole(file, json.dumps({**facts, "tried": rows}, indent=1))
     except GgoLabError as error:
         warnings.warn(
             f"The speed settings found cannot be remembered, so another run may take others and its numbers differ a "
@@ -135,14 +134,14 @@ def _fastest_first(tried: dict[Speed, float]) -> dict[Speed, float]:
 
 
 def _probe(
-    model: Backbone, images: Tensor, targets: Tensor, config: TrainConfig, memory: Memory, speeds: tuple[Speed, ...]
+    model: Learner, images: Tensor, targets: Tensor, config: TrainConfig, memory: Memory, speeds: tuple[Speed, ...]
 ) -> dict[Speed, float]:
     """Time training steps with each setting, each on a copy of the model: seconds per step."""
-    seconds = {}
+    seconds: dict[Speed, float] = {}
     for speed in speeds:
-        trial = deepcopy(model).to(memory_format=memory_format(speed))
-        optimizer, least = make_optimizer(trial, config), min(seconds.values(), default=math.inf)
-        trial, taken = Compiled(trial) if speed.compile else trial, []
+        copy = deepcopy(model).to(memory_format=memory_format(speed))
+        optimizer, least = make_optimizer(copy, config), min(seconds.values(), default=math.inf)
+        trial, taken = Compiled(copy) if speed.compile else copy, []
         try:
             with reproducible(config.seed, images.device):
                 for _ in range(_PROBE_STEPS):

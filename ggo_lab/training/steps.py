@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ggo_lab.backbones import Backbone
+from ggo_lab.backbones import Learner
 from ggo_lab.errors import ModelError
 from ggo_lab.training.config import PLAIN, Speed, TrainConfig
 from ggo_lab.training.devices import bring
@@ -18,7 +18,7 @@ _SCORE_BATCH = 64  # images at once when nothing is learnt; it changes memory an
 
 
 def train_epoch(
-    model: Backbone,
+    model: Learner,
     batches: Iterable[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     speed: Speed = PLAIN,
@@ -37,11 +37,11 @@ def train_epoch(
         ModelError: the loss is no longer a number, or two images are too many for the device's memory.
     """
 
-    def gradients(images: Tensor, targets: Tensor, total: float) -> tuple[Tensor, Tensor]:
+    def gradients(images: Tensor, targets: Tensor, total: float | Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=speed.bf16):
             outputs = model.outputs(images)
             errors = [w * cross_entropy(y.float(), targets, class_weights, reduction="sum") for w, y in outputs]
-            loss = sum(errors) / total
+            loss = torch.stack(errors).sum() / total
         loss.backward()
         return loss.detach(), (outputs[0][1].argmax(1) == targets).sum()
 
@@ -50,7 +50,7 @@ def train_epoch(
     losses, right, sizes = [], [], []
     for images, targets in batches:
         optimizer.zero_grad()
-        total = len(images) if class_weights is None else class_weights[targets].sum()
+        total: float | Tensor = len(images) if class_weights is None else class_weights[targets].sum()
         if ranks > 1:  # the mean over ranks, as gradients will be
             total = summed(torch.as_tensor(total, dtype=torch.float32, device=images.device)) / ranks
         # All at once, unless the device has run out of memory.
@@ -60,9 +60,9 @@ def train_epoch(
         right.append(correct)
         sizes.append(len(images))
     # Numbers are fetched once an epoch: each fetch makes the program wait for the GPU.
-    losses, right = (summed(torch.stack(losses)) / ranks).tolist(), summed(torch.stack(right)).sum().item()
-    sizes = summed(torch.tensor(sizes, device=images.device)).tolist()
-    for step, loss in enumerate(losses, 1):
+    means = (summed(torch.stack(losses)) / ranks).tolist()
+    counts = summed(torch.tensor(sizes, device=images.device)).tolist()
+    for step, loss in enumerate(means, 1):
         if not math.isfinite(loss):
             what = f"The training loss is {loss} at step {step} of epoch {epoch}"
             if step == epoch == 1:
@@ -72,11 +72,12 @@ def train_epoch(
                 )
             raise diverged(what, model, optimizer)
     # Weighted by size: the last batch may be smaller, and its images count no more than others.
-    return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes), right / sum(sizes)
+    mean = sum(loss * count for loss, count in zip(means, counts, strict=True)) / sum(counts)
+    return mean, summed(torch.stack(right)).sum().item() / sum(counts)
 
 
 @torch.inference_mode()
-def score(model: Backbone, images: Tensor, targets: Tensor) -> tuple[float, float]:
+def score(model: Learner, images: Tensor, targets: Tensor) -> tuple[float, float]:
     """Give the mean loss and the accuracy on images that the model does not learn from.
 
     Always in 32-bit arithmetic, so that the state is chosen by the numbers that `predict` will find again.
@@ -111,7 +112,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.SGD(learning, lr=config.lr, momentum=0.9, fused=fused)
 
 
-def diverged(what: str, model: Backbone, optimizer: torch.optim.Optimizer) -> ModelError:
+def diverged(what: str, model: Learner, optimizer: torch.optim.Optimizer) -> ModelError:
     """Make the error of a loss that is no number, with its likely cause."""
     lr = optimizer.param_groups[0]["lr"]
     return ModelError(

@@ -65,12 +65,13 @@ class Gestures:
         """Click: read the HU there. Drag: scroll, or move what is zoomed. Both on the curve: jump."""
         viewer, view = self._viewer, self._view()
         height, whole = self._heights()
+        strip = viewer.strip_shown
         if self._drag is None or self._drag[0] != gesture.name:
             self._drag, self._dragged_to = (gesture.name, viewer.index), gesture.start
         (across, down), before = gesture.end, self._dragged_to
         self._dragged_to = gesture.end
-        if gesture.start[1] * whole > height:
-            viewer.index = viewer.strip.index_at(across)
+        if strip is not None and gesture.start[1] * whole > height:
+            viewer.index = strip.index_at(across)
         elif gesture.kind == "click":
             viewer.probe = view.voxel(viewer.index, across, down * whole / height)
         elif gesture.kind == "drag" and viewer.zoom > 1:
@@ -82,10 +83,10 @@ class Gestures:
     def hover(self, place: tuple[float, float] | None) -> None:
         """Read the HU under the pointer, given in shares 0..1 of the picture's width and height; None: it has left."""
         height, whole = self._heights()
-        over = place is not None and place[1] * whole < height
-        self._viewer.pointer = (
-            self._view().voxel(self._viewer.index, place[0], place[1] * whole / height) if over else None
-        )
+        voxel = None
+        if place is not None and place[1] * whole < height:
+            voxel = self._view().voxel(self._viewer.index, place[0], place[1] * whole / height)
+        self._viewer.pointer = voxel
 
     def _view(self) -> View:
         return View(self._viewer.scan, self._viewer.plane, self._viewer.zoom, self._viewer.centre)
@@ -93,7 +94,8 @@ class Gestures:
     def _heights(self) -> tuple[int, int]:
         """Rows of the frame, and of the frame with the curve under it."""
         height = picture_shape(self._viewer.scan, self._viewer.plane, self._size)[0]
-        return height, height + (self._viewer.strip.height if self._viewer.strip_shows else 0)
+        strip = self._viewer.strip_shown
+        return height, height + (strip.height if strip else 0)
 
     def _move_probe(self, key: str) -> None:
         """Put the probe in the middle of the view, take it away, or move it by a voxel on the picture."""

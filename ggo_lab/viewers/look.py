@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 
+import numpy as np
 import traitlets
 
 from ggo_lab.errors import ChoiceError, check_choice
@@ -22,7 +23,7 @@ class Look(traitlets.HasTraits):
     """
 
     scan: Scan
-    masks: Mapping[str, object]
+    masks: Mapping[str, np.ndarray]
 
     index = traitlets.Int()
     plane = traitlets.Unicode("axial")
@@ -84,7 +85,8 @@ class Look(traitlets.HasTraits):
         whole = name == "centre" or all(isinstance(at, Integral) for at in voxel)
         if not whole or len(voxel) != 3 or not all(0 <= at < n for at, n in zip(voxel, self.scan.shape, strict=True)):
             raise ChoiceError(f"{name}={value!r} is no voxel (z, y, x) of {self.scan.name}, {self.scan.shape}.", value)
-        return voxel if name == "centre" else tuple(int(at) for at in voxel)
+        z, y, x = voxel if name == "centre" else (int(at) for at in voxel)
+        return z, y, x
 
     @traitlets.validate("shown")
     def _valid_shown(self, proposal) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import html
 import json
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import ipywidgets as widgets
 
@@ -68,8 +68,8 @@ class Pad:
         self.box.add_class("ggo-stage")
 
     def _told(self, change) -> None:
-        new = json.loads(change.new)
-        old = json.loads(change.old) if change.old else _NOTHING
+        new: dict[str, Any] = json.loads(change.new)
+        old: dict[str, Any] = json.loads(change.old) if change.old else _NOTHING
         if new["steps"] != old["steps"]:
             self._hands.step(new["steps"] - old["steps"])
         if new["zooms"] != old["zooms"]:

@@ -12,7 +12,7 @@ import numpy as np
 import traitlets
 
 from ggo_lab.cohort import Cohort
-from ggo_lab.errors import ChoiceError, CohortError, GgoLabError, ModelError, check_choice
+from ggo_lab.errors import ChoiceError, CohortError, GgoLabError, check_choice
 from ggo_lab.grades import GRADE_NAMES, Grade
 from ggo_lab.images import ImageSet
 from ggo_lab.page import scan_page
@@ -75,20 +75,19 @@ class PredictionViewer(Panel):
         self.cohort, self.model, self.predictions = cohort, model, report.predictions
         if not self.predictions.names:
             raise CohortError("The report holds no predictions, so there is no scan to look at.")
-        if model.recipe is None:
-            raise ModelError(f"{model.name} has not been fitted, so nothing says which image of a scan it sees.")
-        self.choices = lists(self.predictions)
+        model.fitted_recipe  # noqa: B018 (refuses a model without one)
+        self.choices: dict[str, np.ndarray] = lists(self.predictions)
         self.answers: dict[float, np.ndarray] = {}
         self.viewer: SliceViewer | None = None
-        self._similar = None if train is None else Similar(model, train)
+        self._similar: Similar | None = None if train is None else Similar(model, train)
         self._seen: SeenScan | None = None
-        self._seconds = 0.0  # that it takes to open a scan
+        self._seconds: float = 0.0  # that it takes to open a scan
         self._look: dict[str, object] = {}  # of the viewer before, as far as it holds for the next one
         super().__init__()
         self._build()
         self.observe(self._list_again, ["choice", "confidence"])
         self.observe(self._choose, "name")
-        self.observe(lambda _: self._following or self._open(stay=True), "involvement")
+        self.observe(lambda _: None if self._following else self._open(stay=True), "involvement")
         self.observe(self._explain_again, "explained")
         self._list_again()
 
@@ -193,7 +192,7 @@ class PredictionViewer(Panel):
         self.involvement = involvement
 
     def _jump(self, change) -> None:
-        if not self._following and change.new is not None:
+        if not self._following and change.new is not None and self.viewer is not None:
             self.viewer.plane, self.viewer.index = "axial", change.new
 
     def _list_again(self, _change=None) -> None:
@@ -229,11 +228,11 @@ class PredictionViewer(Panel):
                 if self.involvement is None
                 else remake(self.cohort, self.name, self.involvement)
             )
-            self._seen = SeenScan(scan, self.model)
+            self._seen = seen = SeenScan(scan, self.model)
             if can_be_remade(self.cohort, self.name):
-                self.answers[self._involvement_now()] = self._seen.probabilities()
+                self.answers[self._involvement_now()] = seen.probabilities()
             self._seconds = time.perf_counter() - start
-            self._show()
+            self._show(seen)
         except GgoLabError as error:  # raised in a callback it would vanish in a log
             self._seen = None
             self._clear(str(error))
@@ -246,7 +245,7 @@ class PredictionViewer(Panel):
 
     def _prediction(self) -> tuple[np.ndarray, Grade | None]:
         """Probabilities (4,) and the true grade of the scan that is shown."""
-        if self.involvement is not None and self._seen is not None:
+        if self.involvement is not None and self._seen is not None and self._seen.scan.truth is not None:
             return self.answers[self.involvement], self._seen.scan.truth.grade
         row = self.predictions.names.index(self.name)
         return self.predictions.probabilities[row], true_grade(self.predictions, row)
@@ -270,9 +269,9 @@ class PredictionViewer(Panel):
     def _explain_again(self, _change=None) -> None:
         with self._quietly():
             self._explained.value = self.explained
-        if self.viewer is not None:
+        if self._seen is not None:
             self._clear("Looking for what moved the network …", stay=True)
-            self._show()
+            self._show(self._seen)
 
     def _clear(self, message: str, stay: bool = False) -> None:
         """Show a message instead of the viewer, and keep how its user looks at scans; if `stay`, also where."""
@@ -283,10 +282,9 @@ class PredictionViewer(Panel):
         for child in old:
             close_tree(child)
 
-    def _show(self) -> None:
+    def _show(self, seen: SeenScan) -> None:
         """Put a new SliceViewer of the chosen scan in place of the message."""
-        seen, scan = self._seen, self._seen.scan
-        heat, score = None, ""
+        scan, heat, score = seen.scan, None, ""
         if self.explained != "nothing":
             heat = seen.explain(None if self.explained == "predicted" else Grade[self.explained.upper()])
             score = paragraph(seen.score(heat))
@@ -304,12 +302,13 @@ class PredictionViewer(Panel):
         with self._quietly():
             self._jumps.options = [(f"slice {z}", z) for z in dict.fromkeys(seen.slices)]
             self._jumps.value = viewer.index if viewer.index in seen.slices else None
-        viewer.observe(self._scrolled, ["index", "plane"])
 
-    def _scrolled(self, _change) -> None:
-        here = self.viewer.index if self.viewer.plane == "axial" else None
-        with self._quietly():
-            self._jumps.value = here if here in self._seen.slices else None
+        def scrolled(_change) -> None:
+            here = viewer.index if viewer.plane == "axial" else None
+            with self._quietly():
+                self._jumps.value = here if here in seen.slices else None
+
+        viewer.observe(scrolled, ["index", "plane"])
 
     def __repr__(self) -> str:
         return f"PredictionViewer({len(self.predictions.names)} scans; {self.name}: {self._sentence()})"

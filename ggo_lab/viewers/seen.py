@@ -25,7 +25,7 @@ class SeenScan:
     """
 
     def __init__(self, scan: Scan, model: Backbone):
-        self.scan, self.model, self.recipe = scan, model, model.recipe
+        self.scan, self.model, self.recipe = scan, model, model.fitted_recipe
         self.lungs = segment_lungs(scan) if self.recipe.needs_lungs else None
         self.images = image_set_of(scan, self.recipe, self.lungs)
         self.pixels: np.ndarray = self.images.pixels[0]

@@ -46,10 +46,11 @@ class Similar:
                 "images.train that it was fitted on.",
                 train.recipe,
             )
-        self.model, self.train = model, train
-        self._features = features(model, train.pixels)
+        self.model: Backbone = model
+        self.train: ImageSet = train
+        self._features: np.ndarray = features(model, train.pixels)
         some = self._features[:: max(1, len(train) // _MOST_PAIRED)]
-        self._unit = float(np.median(pdist(some))) if len(some) > 1 else 1.0
+        self._unit: float = float(np.median(pdist(some))) if len(some) > 1 else 1.0
 
     def to(self, pixels: np.ndarray, patient: str, n: int = 2) -> list[Neighbour]:
         """The n training scans nearest to an image uint8 (C, H, W), the nearest first, without the patient's own."""

@@ -182,7 +182,7 @@ class SliceViewer(Look, Panel):
             (controls.opacity, "opacity"),
         ):
             control.observe(lambda change, trait=trait: self._asked(trait, change.new), "value")
-        controls.zoom.observe(lambda change: self._following or gestures.zoom_to(change.new), "value")
+        controls.zoom.observe(lambda change: None if self._following else gestures.zoom_to(change.new), "value")
         for slider in (controls.level, controls.width):
             slider.observe(lambda _: self._asked("window", (controls.level.value, controls.width.value)), "value")
         for check in controls.checks.values():
@@ -210,8 +210,8 @@ class SliceViewer(Look, Panel):
 
     def _render(self) -> None:
         frame = self.frame()
-        if self.strip_shows:
-            frame = np.vstack([frame, self.strip.draw(self.index)])
+        if strip := self.strip_shown:
+            frame = np.vstack([frame, strip.draw(self.index)])
         self.controls.image.value = encode(frame)
         self.controls.say(where(self.scan, self.plane, self.index), self._curves_here(), self._probe_said())
         if self.pointer is not None:  # it rests where it is while slices go by
@@ -232,9 +232,9 @@ class SliceViewer(Look, Panel):
         self.controls.say_pointed("" if self.pointer is None else reading(self.scan, self.masks, self.pointer))
 
     @property
-    def strip_shows(self) -> bool:
-        """Whether the strip of the curves stands under the picture."""
-        return self.strip is not None and self.plane == "axial"
+    def strip_shown(self) -> CurveStrip | None:
+        """The strip of the curves, where it stands under the picture."""
+        return self.strip if self.plane == "axial" else None
 
     # How it is displayed
 

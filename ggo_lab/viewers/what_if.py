@@ -39,7 +39,7 @@ class WhatIf:
         box: the widget to show.
     """
 
-    def __init__(self, choose: Callable[[float | None], None], trace: Callable[[], None]):
+    def __init__(self, choose: Callable[[float | None], None], trace: Callable[[], object]):
         self.slider = widgets.FloatSlider(
             min=0, max=MOST_INVOLVED, step=0.01, description="involvement", readout_format=".0%",
             continuous_update=False, layout=widgets.Layout(flex="1 1 300px"), style={"description_width": "auto"},
@@ -57,7 +57,7 @@ class WhatIf:
             layout=widgets.Layout(width=f"{_WIDTH + 10}px", max_width="100%"),
         )
         self._following = False
-        self.slider.observe(lambda change: self._following or choose(change.new), "value")
+        self.slider.observe(lambda change: None if self._following else choose(change.new), "value")
         self.reset.on_click(lambda _: choose(None))
         self.whole.on_click(lambda _: trace())
 
