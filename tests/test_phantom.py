@@ -497,7 +497,7 @@ def test_a_slice_averages_over_its_thickness(slice_mm, blended_mm):
         line = hu.max(axis=tuple(a for a in range(3) if a != axis))
         assert (line * (1 - line)).sum() == pytest.approx(expected / 6, rel=0.15)  # a ramp of that width
     ball = stamp(grid, np.zeros((1, 3)), np.array([0.6]))
-    z = np.unravel_index(ball.index, grid.shape)[0]
+    z = np.unravel_index(ball.voxels, grid.shape)[0]
     assert np.ptp(z) + 1 == pytest.approx(blended_mm, abs=1.5)
 
 

@@ -94,8 +94,9 @@ def to_scan(stored: Stored, path: Path, spacing: tuple[float, float, float] | No
     elif not all(_LIKELY_SPACING[0] <= step <= _LIKELY_SPACING[1] for step in stored_spacing):
         notes.append(f"The spacing {_mm(stored_spacing)} (z, y, x) is unlikely for a chest CT; check it.")
     if spacing is not None:
-        z, y, x = (float(step) for step in spacing)
-        stored_spacing = z, y, x
+        if len(spacing) != 3:
+            raise ScanError(f"{path}: spacing {spacing} is not three distances (z, y, x) in mm.", path)
+        stored_spacing = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
     scan = Scan(hu, stored_spacing, scan_name(path), stored.is_hu, None, tuple(notes), path)
     if scan.is_hu:
         check_hu(scan.hu, path)
