@@ -103,12 +103,15 @@ def draw(table: pd.DataFrame, folder: Path) -> None:
         )
         below.set(xlabel="batch size, most epochs", ylim=(0, 1))
     grid[0, 0].set_ylabel("validation loss")
-    grid[0, 0].text(longest, 1.40, "chance", color="#777777", fontsize="small", ha="right", va="bottom")
+    chance = {"color": "#777777", "fontsize": "small", "va": "center", "annotation_clip": False}
+    grid[0, -1].annotate("chance", (1.02, 1.386), xycoords=("axes fraction", "data"), **chance)
     grid[1, 0].set_ylabel("macro-F1 on validation, 95% interval")
     for lr, color in COLORS.items():
         grid[0, -1].plot([], [], color=color, label=f"learning rate {lr:g}")
     for batch_size, style in STYLES.items():
-        grid[0, -1].plot([], [], color="#555555", linestyle=style, label=f"batches of {batch_size}")
+        face = "white" if batch_size > 16 else "#555555"
+        marks = {"marker": "o", "markersize": 4, "markerfacecolor": face}
+        grid[0, -1].plot([], [], color="#555555", linestyle=style, label=f"batches of {batch_size}", **marks)
     grid[0, -1].legend(fontsize="small")
     figure.savefig(RESULTS / "sweep.png", dpi=90)
 
