@@ -1,6 +1,5 @@
 """Mistakes that make a network look better than it is: plant_* makes each, find_* catches it."""
 
-from ggo_lab.pitfalls.finding import Finding
 from ggo_lab.pitfalls.networks import find_corner_reader
 from ggo_lab.pitfalls.numbers import (
     find_accuracy_trap,
@@ -26,9 +25,10 @@ from ggo_lab.pitfalls.splits import (
     plant_duplicates,
     plant_slice_split,
 )
+from ggo_lab.pitfalls.verdict import Verdict
 
 __all__ = [
-    "Finding",
+    "Verdict",
     "find_accuracy_trap",
     "find_corner_reader",
     "find_duplicates",

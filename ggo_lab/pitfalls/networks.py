@@ -8,11 +8,11 @@ from ggo_lab.backbones import Backbone
 from ggo_lab.errors import CohortError
 from ggo_lab.evaluation import predict
 from ggo_lab.images import ImageSet
-from ggo_lab.pitfalls.finding import ALARM, Finding, beside_chance
 from ggo_lab.pitfalls.pixels import corner_mask
+from ggo_lab.pitfalls.verdict import ALARM, Verdict, beside_chance
 
 
-def find_corner_reader(model: Backbone, images: ImageSet, corner: int = 4, swaps: int = 10, seed: int = 0) -> Finding:
+def find_corner_reader(model: Backbone, images: ImageSet, corner: int = 4, swaps: int = 10, seed: int = 0) -> Verdict:
     """Give scans the corners of other scans, and see whether a network's answers follow the corners.
 
     There is no patient in a corner, so an honest network answers as before. The images stay what it knows: unlike
@@ -40,7 +40,7 @@ def find_corner_reader(model: Backbone, images: ImageSet, corner: int = 4, swaps
     said = np.concatenate(answers)
     corners = beside_chance(images.indices[np.concatenate(givers)], said, seed)
     patients = beside_chance(np.tile(images.indices, swaps), said, seed)
-    return Finding(
+    return Verdict(
         corners.p < ALARM,
         f"given the corners of other scans, its answers meet the grade of the corners with a mean recall of {corners} "
         f"and that of the patients with {patients.recall:.2f}; an honest network does not look there.",

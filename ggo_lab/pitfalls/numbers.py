@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ggo_lab.errors import ChoiceError
 from ggo_lab.evaluation import Predictions, Report
 from ggo_lab.grades import Grade
-from ggo_lab.pitfalls.finding import Finding
+from ggo_lab.pitfalls.verdict import Verdict
 
 _TOLERANCE = 1e-4  # of a loss, in which rounding differs
 _ENOUGH = 3  # scans of a grade, none of which was recognised, that are no accident
@@ -20,7 +20,7 @@ def plant_test_selection(test: Sequence[Predictions]) -> int:
     return int(np.argmax([_accuracy(state) for state in test]))
 
 
-def find_test_selection(validation: Sequence[Predictions], test: Sequence[Predictions], chosen: int) -> Finding:
+def find_test_selection(validation: Sequence[Predictions], test: Sequence[Predictions], chosen: int) -> Verdict:
     """See whether a state was chosen that validation would not choose and the test split would.
 
     Args:
@@ -34,7 +34,7 @@ def find_test_selection(validation: Sequence[Predictions], test: Sequence[Predic
     on_validation, on_test = (np.array([_accuracy(state) for state in states]) for states in (validation, test))
     by_rule = on_validation == on_validation.max()
     caught = not by_rule[chosen] and on_test[chosen] == on_test.max()
-    return Finding(
+    return Verdict(
         bool(caught),
         f"of {len(test)} states number {chosen} was reported: validation accuracy {on_validation[chosen]:.2f} (best "
         f"{on_validation.max():.2f}), test accuracy {on_test[chosen]:.2f} (best {on_test.max():.2f}; "
@@ -57,7 +57,7 @@ def plant_mean_of_batches(losses: Sequence[float], sizes: Sequence[int]) -> floa
     return float(np.mean(losses))
 
 
-def find_wrong_loss(reported: float, losses: Sequence[float], sizes: Sequence[int]) -> Finding:
+def find_wrong_loss(reported: float, losses: Sequence[float], sizes: Sequence[int]) -> Verdict:
     """Hold the loss that was reported for an epoch against the mean over its images.
 
     Args:
@@ -65,7 +65,7 @@ def find_wrong_loss(reported: float, losses: Sequence[float], sizes: Sequence[in
         losses, sizes: mean loss and number of images of every batch.
     """
     right = float(np.average(losses, weights=sizes))
-    return Finding(
+    return Verdict(
         abs(reported - right) > _TOLERANCE * max(1.0, abs(right)),
         f"reported {reported:.4f}; the mean over the images is {right:.4f}.",
     )
@@ -76,11 +76,11 @@ def plant_uncopied_state(model: nn.Module) -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def find_uncopied_state(kept: dict[str, Tensor], model: nn.Module) -> Finding:
+def find_uncopied_state(kept: dict[str, Tensor], model: nn.Module) -> Verdict:
     """See whether a kept state is still the model's own memory."""
     own = {tensor.data_ptr() for tensor in model.state_dict().values() if tensor.numel()}
     shared = [name for name, tensor in kept.items() if tensor.numel() and tensor.data_ptr() in own]
-    return Finding(bool(shared), f"{len(shared)} of {len(kept)} tensors that were kept are the model's own.")
+    return Verdict(bool(shared), f"{len(shared)} of {len(kept)} tensors that were kept are the model's own.")
 
 
 def plant_majority(predictions: Predictions) -> Predictions:
@@ -89,13 +89,13 @@ def plant_majority(predictions: Predictions) -> Predictions:
     return replace(predictions, probabilities=np.tile(np.eye(len(Grade))[commonest], (len(predictions), 1)))
 
 
-def find_accuracy_trap(report: Report) -> Finding:
+def find_accuracy_trap(report: Report) -> Verdict:
     """See whether an accuracy says less than it seems: no better than the commonest grade, or a grade never found."""
     low, majority = report.interval("accuracy").low, float(report.scores.loc["accuracy", "majority"])
     grades = report.per_grade
     missed = grades.index[(grades["scans"] >= _ENOUGH) & (grades["recall"] == 0)].tolist()
     never = f" None of the {' or '.join(missed)} scans was recognised." if missed else ""
-    return Finding(
+    return Verdict(
         bool(low <= majority or missed),
         f"accuracy {report.scores.loc['accuracy', 'value']:.2f} (95% interval from {low:.2f}); the commonest grade for "
         f"all gives {majority:.2f}; macro-F1 {report.macro_f1:.2f}.{never}",

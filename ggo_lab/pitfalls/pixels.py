@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ggo_lab.errors import ChoiceError, CohortError
 from ggo_lab.images import ImageSet
-from ggo_lab.pitfalls.finding import ALARM, Finding, beside_chance
+from ggo_lab.pitfalls.verdict import ALARM, Verdict, beside_chance
 from ggo_lab.scan import Scan
 
 # Mean recall; on clean phantoms the best single pixel stays far below (see benchmarks/pitfalls.py).
@@ -33,7 +33,7 @@ def plant_label_pixel(images: ImageSet, step: int = 60) -> ImageSet:
     return replace(images, pixels=pixels)
 
 
-def find_label_leak(train: ImageSet, judged: ImageSet, corner: int = 4, seed: int = 0) -> Finding:
+def find_label_leak(train: ImageSet, judged: ImageSet, corner: int = 4, seed: int = 0) -> Verdict:
     """Train a linear classifier on the corners alone, where there is no patient; whatever it can grade by is a leak.
 
     It learns on `train` and is judged on `judged`, against what it reaches when the grades of `judged` are shuffled.
@@ -50,14 +50,14 @@ def find_label_leak(train: ImageSet, judged: ImageSet, corner: int = 4, seed: in
     probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
     probe.fit(_corners(train, corner), train.indices)
     chance = beside_chance(judged.indices, probe.predict(_corners(judged, corner)), seed)
-    return Finding(
+    return Verdict(
         chance.p < ALARM,
         f"from {corner} x {corner} pixels in each corner a linear classifier reaches a mean recall of {chance}; where "
         "there is no patient there should be no grade.",
     )
 
 
-def find_telling_pixel(train: ImageSet, judged: ImageSet, seed: int = 0) -> Finding:
+def find_telling_pixel(train: ImageSet, judged: ImageSet, seed: int = 0) -> Verdict:
     """Grade scans by one single pixel, the best of all; no pixel of a patient knows how ill both lungs are.
 
     Unlike find_label_leak it finds a leak anywhere in the image. Where a pixel lies plays no part: with the pixels of
@@ -81,7 +81,7 @@ def find_telling_pixel(train: ImageSet, judged: ImageSet, seed: int = 0) -> Find
     said = grades[np.abs(seen[:, best, None] - means[:, best]).argmin(axis=1)]
     chance = beside_chance(judged.indices, said, seed)
     channel, row, column = np.unravel_index(best, train.pixels.shape[1:])
-    return Finding(
+    return Verdict(
         chance.recall >= _TELLING and chance.p < ALARM,
         f"the pixel in row {row} and column {column} of channel {channel} alone grades with a mean recall of {chance}; "
         f"{_TELLING:.2f} and more is nothing that one pixel of a patient could know.",
@@ -114,7 +114,7 @@ def plant_wrong_slope(scan: Scan, slope: float = 0.5, intercept: float = 0.0) ->
     return replace(scan, hu=hu)
 
 
-def find_wrong_slope(scan: Scan) -> Finding:
+def find_wrong_slope(scan: Scan) -> Verdict:
     """See whether soft tissue and air lie where Hounsfield's scale puts them: muscle near 40, air at -1000.
 
     Coarser mistakes (masks, 8-bit pictures) are for check_hu; this one also finds those that still look like CT.
@@ -125,7 +125,7 @@ def find_wrong_slope(scan: Scan) -> Finding:
     edge = threshold_otsu(values)
     air, tissue = _commonest(values[values <= edge]), _commonest(values[values > edge])
     fits = _TISSUE_HU[0] <= tissue <= _TISSUE_HU[1] and _AIR_TO_TISSUE_HU[0] <= tissue - air <= _AIR_TO_TISSUE_HU[1]
-    return Finding(
+    return Verdict(
         not fits,
         f"the commonest value is {air:.0f} among dark voxels and {tissue:.0f} among bright ones; in HU air or lung "
         "lies at -1000 to -800 and soft tissue at -100 to 60.",

@@ -8,7 +8,7 @@ import pandas as pd
 from ggo_lab.cohort import SPLITS
 from ggo_lab.errors import ChoiceError
 from ggo_lab.images import ImageSet
-from ggo_lab.pitfalls.finding import Finding
+from ggo_lab.pitfalls.verdict import Verdict
 
 _BLOCKS = 16  # rows and columns of the thumbnail by which images are compared
 _ALIKE = 1.5  # mean grey values by which thumbnails of one scan may differ once it is stored again as JPG
@@ -30,12 +30,12 @@ def plant_slice_split(
     return replace(images, pixels=pixels, table=table)
 
 
-def find_shared_patients(images: ImageSet) -> Finding:
+def find_shared_patients(images: ImageSet) -> Verdict:
     """Look for patients that are in more than one split."""
     splits = images.table.dropna(subset="split").groupby("patient")["split"].nunique()
     shared = splits.index[splits > 1].tolist()
     such = f", such as {shared[0]}" if shared else ""
-    return Finding(bool(shared), f"{len(shared)} of {len(splits)} patients are in more than one split{such}.")
+    return Verdict(bool(shared), f"{len(shared)} of {len(splits)} patients are in more than one split{such}.")
 
 
 def plant_duplicates(images: ImageSet, n: int = 5, seed: int = 0) -> ImageSet:
@@ -53,7 +53,7 @@ def plant_duplicates(images: ImageSet, n: int = 5, seed: int = 0) -> ImageSet:
     return replace(images, pixels=np.concatenate([images.pixels, copies]), table=both)
 
 
-def find_duplicates(images: ImageSet) -> Finding:
+def find_duplicates(images: ImageSet) -> Verdict:
     """Look for images of one split that are all but the same as one of another, mirrored or not.
 
     Names and patients are not looked at, and a hash of the bytes would miss a scan that was stored again: thumbnails
@@ -68,7 +68,7 @@ def find_duplicates(images: ImageSet) -> Finding:
         gaps = [np.abs(kind[others] - thumbnails[i]).mean(axis=1) for kind in (thumbnails, mirrored)]
         pairs += [(names[j], names[i]) for j in others[np.minimum(*gaps) < _ALIKE]]
     such = f", such as {pairs[0][0]} and {pairs[0][1]}" if pairs else ""
-    return Finding(bool(pairs), f"{len(pairs)} pairs of images in different splits are all but the same{such}.")
+    return Verdict(bool(pairs), f"{len(pairs)} pairs of images in different splits are all but the same{such}.")
 
 
 def _thumbnails(pixels: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ _SHUFFLES = 999
 
 
 @dataclass(frozen=True)
-class Finding:
+class Verdict:
     """The answer of a detector.
 
     Attributes:
