@@ -14,7 +14,7 @@ class GgoLabError(Exception):
         super().__init__(message)
         self.subject = subject
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["GgoLabError"], tuple[str, object]]:
         # joblib sends errors between processes; the default would lose `subject`.
         return type(self), (str(self), self.subject)
 

@@ -112,7 +112,7 @@ class Scan:
     notes: tuple[str, ...] = ()
     source: Path | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.hu.ndim != 3 or self.hu.dtype != np.int16 or 0 in self.hu.shape:
             raise ScanError(
                 f"{self.name}: a scan needs int16 HU of shape (Z, Y, X), found {self.hu.dtype} {self.hu.shape}; "

@@ -4,7 +4,7 @@ from itertools import takewhile
 
 import torchvision
 from torch import nn
-from torchvision.models import VisionTransformer, get_model_weights, list_models
+from torchvision.models import VisionTransformer, WeightsEnum, get_model_weights, list_models
 
 from ggo_lab.backbones.specs import BACKBONES, BackboneSpec
 from ggo_lab.errors import ChoiceError
@@ -74,13 +74,13 @@ def describe(name: str, network: nn.Module) -> BackboneSpec:
     )
 
 
-def _weights(name: str):
+def _weights(name: str) -> WeightsEnum:
     """The weights that describe a network's images: of ImageNet's first version, where there is one."""
     weights = get_model_weights(name)
     return getattr(weights, "IMAGENET1K_V1", weights.DEFAULT)
 
 
-def _step(weights) -> int:
+def _step(weights: WeightsEnum) -> int:
     """1, or, of a network that takes images of one size only, that size."""
     only = weights.meta["min_size"][0]
     return only if only == weights.transforms.keywords["crop_size"] else 1

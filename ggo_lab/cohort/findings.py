@@ -30,7 +30,7 @@ class Finding:
     what: str
     names: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("status", self.status, STATUSES)
 
 

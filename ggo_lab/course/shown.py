@@ -2,11 +2,12 @@
 
 import base64
 import html
+from collections.abc import Collection
 from pathlib import Path
 
 import ipywidgets as widgets
 from IPython import get_ipython
-from IPython.utils.capture import capture_output
+from IPython.utils.capture import RichOutput, capture_output
 
 from ggo_lab.viewers.panel import Panel
 
@@ -21,7 +22,9 @@ def show_on_pages(folder: str | Path, prefix: str) -> None:
     folder = Path(folder)
     written: list[Path] = []
 
-    def viewer(panel: Panel, include=None, exclude=None) -> dict[str, str]:
+    def viewer(
+        panel: Panel, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, str]:
         written.append(panel.to_html(folder / f"{prefix}-{len(written) + 1}.html"))
         source = html.escape(f"{folder.name}/{written[-1].name}")
         # A page of its own origin, whatever it is asked to do.
@@ -33,7 +36,9 @@ def show_on_pages(folder: str | Path, prefix: str) -> None:
     formatters.for_type(widgets.interactive, _at_first)
 
 
-def _at_first(slider: widgets.interactive, include=None, exclude=None) -> dict[str, str]:
+def _at_first(
+    slider: widgets.interactive, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+) -> dict[str, str]:
     from matplotlib_inline.backend_inline import show as show_figures
 
     with capture_output() as captured:
@@ -47,7 +52,7 @@ def _at_first(slider: widgets.interactive, include=None, exclude=None) -> dict[s
     return {"text/plain": said, "text/html": "".join(parts)}
 
 
-def _as_html(output) -> str:
+def _as_html(output: RichOutput) -> str:
     data = output.data
     if "image/png" in data:
         png = data["image/png"]

@@ -1,5 +1,7 @@
 """The course as a website: every notebook executed, on pages that need neither kernel nor network."""
 
+from __future__ import annotations
+
 import base64
 import html
 import re
@@ -9,11 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
 from ggo_lab.course.files import course_files, new_folder, read_notebook
 from ggo_lab.course.glossary import glossary
 from ggo_lab.errors import ChoiceError, GgoLabError
 from ggo_lab.webpage import asset, webpage, write_webpage
+
+if TYPE_CHECKING:  # JupyterLab brings it, see _NEEDS
+    from nbformat import NotebookNode
 
 _CELL_SECONDS = 600  # a cell that takes ten times a notebook's budget hangs
 _NEEDS = 'the site needs what JupyterLab brings: pip install "ggo_lab[lab]"'
@@ -103,7 +109,7 @@ def _opening(text: str) -> tuple[str, str]:
     return title.lstrip("# ").strip(), re.sub(r"\s+", " ", promise)
 
 
-def _cell(cell) -> str:
+def _cell(cell: NotebookNode) -> str:
     if cell.cell_type == "markdown":
         return f"<section>{_markdown(cell.source)}</section>"
     from nbconvert.filters import Highlight2HTML
@@ -116,7 +122,7 @@ def _cell(cell) -> str:
     return body
 
 
-def _output(output) -> str:
+def _output(output: NotebookNode) -> str:
     """One output as HTML: the richest form that needs no kernel."""
     from nbconvert.filters import ansi2html
 

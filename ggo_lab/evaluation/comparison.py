@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -211,7 +211,7 @@ def simultaneous_intervals(values: np.ndarray, confidence: float = CONFIDENCE) -
     return [Interval(*map(float, np.quantile(row, (tail, 1 - tail)))) for row in values]
 
 
-def _sentences(measure: str, scores: pd.DataFrame, differences: pd.DataFrame, scans: int):
+def _sentences(measure: str, scores: pd.DataFrame, differences: pd.DataFrame, scans: int) -> Iterator[str]:
     pairs = combinations(scores.index, 2)
     for (better, worse), row in zip(pairs, differences.itertuples(), strict=True):
         size = f"{abs(row.difference):.2f} in {measure}"

@@ -31,7 +31,7 @@ class Predictions:
     probabilities: np.ndarray
     made_by: str = "network"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "indices", np.asarray(self.indices))
         object.__setattr__(self, "probabilities", np.asarray(self.probabilities, np.float64))
         n = len(self.names)

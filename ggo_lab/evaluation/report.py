@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -225,7 +225,7 @@ def _per_grade(counts: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows, GRADE_NAMES)
 
 
-def _cautions(unknown: int, scores: pd.DataFrame, per_grade: pd.DataFrame, counts: np.ndarray):
+def _cautions(unknown: int, scores: pd.DataFrame, per_grade: pd.DataFrame, counts: np.ndarray) -> Iterator[str]:
     if unknown:
         yield f"{unknown} scans of unknown grade were left out."
     for grade, row in per_grade.iterrows():

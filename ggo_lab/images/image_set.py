@@ -29,7 +29,7 @@ class ImageSet(Splits):
     recipe: Recipe
     left_out: pd.DataFrame = dataclasses.field(default_factory=lambda: pd.DataFrame(columns=["name", "reason"]))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or len(self.pixels) != len(self.table):
             raise CohortError(
                 f"An ImageSet needs uint8 pixels (N, C, H, W) and N rows; found {self.pixels.dtype} "

@@ -26,7 +26,7 @@ class Recipe:
     size: int = 224  # rows and columns of the image; what most ImageNet networks were trained at
     crop: str = "none"  # "none": the whole slice; "lungs": the square around the lungs
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("where", self.where, ("middle", "spread", "lungs"))
         check_choice("crop", self.crop, ("none", "lungs"))
         object.__setattr__(self, "clip_hu", tuple(float(edge) for edge in self.clip_hu))

@@ -21,7 +21,7 @@ def body_back_mm(patient: Patient) -> float:
     return float(skin_back(patient, np.linspace(0, patient.lung_height_mm, 20)).max())
 
 
-def lung_centre(half_width):
+def lung_centre(half_width: np.ndarray) -> np.ndarray:
     """Distance of each lung's middle from the midline, where the chest is so wide, mm."""
     return 0.41 * half_width
 
@@ -68,7 +68,7 @@ def skin_back(patient: Patient, z: np.ndarray) -> np.ndarray:
     return np.maximum(flesh.astype(np.float32), patient.spine(z)[1] + 58 * patient.scale)
 
 
-def _diaphragm_height(patient: Patient, x, y, z) -> np.ndarray:
+def _diaphragm_height(patient: Patient, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     width, front, back = patient.section(np.asarray(0.12 * patient.lung_height_mm))
     crest = front + 0.36 * (back - front)
     backward = np.clip((y - crest) / (back - crest), 0, 1.3)
@@ -86,7 +86,9 @@ def above_diaphragm(patient: Patient, coarse: Grid) -> np.ndarray:
     return ((z - _diaphragm_height(patient, x, y, z)) * 0.8).astype(np.float32)
 
 
-def muscle_surface(patient: Patient, coarse: Grid, chest, skin, rng: np.random.Generator) -> np.ndarray:
+def muscle_surface(
+    patient: Patient, coarse: Grid, chest: np.ndarray, skin: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Distance inside the muscles of the chest wall, mm."""
     z, y, x = coarse.mesh()
     u, size = z / patient.lung_height_mm, patient.muscle_mm / 8
@@ -101,7 +103,7 @@ def muscle_surface(patient: Patient, coarse: Grid, chest, skin, rng: np.random.G
     return smooth_min(chest + thickness + uneven, skin - 3 - 0.45 * patient.fat_mm + uneven, 5.0).astype(np.float32)
 
 
-def fill_abdomen(patient: Patient, coarse: Grid, fill: Filler, abdomen, rng: np.random.Generator) -> None:
+def fill_abdomen(patient: Patient, coarse: Grid, fill: Filler, abdomen: np.ndarray, rng: np.random.Generator) -> None:
     """Draw liver, spleen, stomach with its bubble of air, under the diaphragm."""
     z, y, x = coarse.mesh()
     size, floor = patient.scale, patient.dome_mm - patient.dome_drop_mm
@@ -110,7 +112,7 @@ def fill_abdomen(patient: Patient, coarse: Grid, fill: Filler, abdomen, rng: np.
     liver = smooth_min(liver, length(x, y - patient.spine(z)[1]) - 30 * size, 8.0)
     fill(liver, (0, LIVER_HU + 0.25 * patient.contrast_hu))
 
-    def ellipsoid(centre, half):
+    def ellipsoid(centre: tuple[float, float, float], half: tuple[float, float, float]) -> np.ndarray:
         offsets = [(axis - c * size) / (h * size) for axis, c, h in zip((x, y, z), centre, half, strict=True)]
         return (1 - np.sqrt(sum(o**2 for o in offsets))) * min(half) * size
 

@@ -17,7 +17,7 @@ _MOST_INVOLVEMENT = 0.95
 _SMALLEST_SHAPE = (8, 32, 32)
 
 
-def checked_shape(shape) -> tuple[int, int, int]:
+def checked_shape(shape: Iterable[int]) -> tuple[int, int, int]:
     """Three counts of voxels, as plain ints."""
     try:
         checked = tuple(operator.index(n) for n in shape)
@@ -32,14 +32,14 @@ def checked_shape(shape) -> tuple[int, int, int]:
     return checked
 
 
-def checked_seed(name: str, seed) -> int:
+def checked_seed(name: str, seed: object) -> int:
     """A whole number from 0, as plain int."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ChoiceError(f"{name}={seed!r} is not a whole number from 0; give for example {name}=7.", seed)
     return int(seed)
 
 
-def check_number(name: str, value, low: float, high: float, unit: str) -> None:
+def check_number(name: str, value: object, low: float, high: float, unit: str) -> None:
     """Raise ChoiceError unless value is None or a number from low to high."""
     if value is None:
         return
@@ -49,13 +49,13 @@ def check_number(name: str, value, low: float, high: float, unit: str) -> None:
         )
 
 
-def check_one(name: str, value, choices: Iterable[object]) -> None:
+def check_one(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise ChoiceError unless value is None or one of choices."""
     if value is not None:
         check_choice(name, value, choices)
 
 
-def checked_names(name: str, value, choices: Iterable[str]) -> tuple[str, ...] | None:
+def checked_names(name: str, value: str | Iterable[str] | None, choices: Iterable[str]) -> tuple[str, ...] | None:
     """A tuple of names, each one of choices; one name alone will do, and None is kept."""
     if value is None:
         return None

@@ -176,7 +176,7 @@ def place_lesions(
     inside = np.flatnonzero(anatomy.pleura[box] > 0)
     in_lungs = lungs[box].reshape(-1)[inside]
 
-    def here(share):
+    def here(share: np.ndarray) -> np.ndarray:
         return share.reshape(-1)[inside]
 
     values, texture = here(field), here(texture)

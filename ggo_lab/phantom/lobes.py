@@ -11,7 +11,7 @@ _FISSURE_HU = -100.0  # two layers of pleura with lung on both sides
 _FISSURE_MM = 0.6
 
 
-def lobe_of(patient: Patient, x, y, z) -> np.ndarray:
+def lobe_of(patient: Patient, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Number in LOBES of positions in mm (broadcast together), uint8."""
     upper, middle, lower, left_upper, left_lower = np.arange(5, dtype=np.uint8)
     low = z < oblique_height(patient, x, y)
@@ -19,7 +19,7 @@ def lobe_of(patient: Patient, x, y, z) -> np.ndarray:
     return np.where(x > 0, np.where(low, left_lower, left_upper), right)
 
 
-def oblique_height(patient: Patient, x, y) -> np.ndarray:
+def oblique_height(patient: Patient, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Where the oblique fissure lies, z in mm: the lower lobe is below."""
     back = y / patient.half_depth_mm
     lift = np.where(x > 0, 0.04, 0.0)
@@ -27,12 +27,12 @@ def oblique_height(patient: Patient, x, y) -> np.ndarray:
     return patient.lung_height_mm * rise - 0.12 * (np.abs(x) - 55) + _bow(patient, x, y)
 
 
-def horizontal_height(patient: Patient, x, y) -> np.ndarray:
+def horizontal_height(patient: Patient, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Where the right lung's horizontal fissure lies, z in mm; meaningless elsewhere."""
     return patient.lung_height_mm * 0.50 - 0.05 * (np.abs(x) - 60) + 0.06 * y - 0.7 * _bow(patient, x, y)
 
 
-def _bow(patient: Patient, x, y) -> np.ndarray:
+def _bow(patient: Patient, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The fissures' gentle undulation, mm."""
     turn = patient.fissure_turn
     wave = sin(x / 38 + turn) * cos(y / 45 + 2 * turn) + 0.5 * cos(x / 24 - 3 * turn)

@@ -28,7 +28,9 @@ def parenchyma(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Ge
     return hu
 
 
-def add_emphysema(tissue_hu: np.ndarray, patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Generator):
+def add_emphysema(
+    tissue_hu: np.ndarray, patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Generator
+) -> None:
     """Punch centrilobular holes into the tissue, more of them in the upper lobes, in place.
 
     Args:
@@ -44,7 +46,7 @@ def add_emphysema(tissue_hu: np.ndarray, patient: Patient, anatomy: Anatomy, gri
 
 def add_dependent_atelectasis(
     tissue_hu: np.ndarray, patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Generator
-):
+) -> None:
     """Compress the tissue along the pleura at the back, where a lying patient's lung rests, in place.
 
     Args:

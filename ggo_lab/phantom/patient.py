@@ -8,6 +8,7 @@ describe one reference chest (lungs 260 mm high, 234 mm wide, 176 mm deep); ever
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
 _REFERENCE_VOLUME_L = 3.70  # lungs without airways, as drawn from these tables
@@ -100,7 +101,7 @@ class Patient:
     fissure_turn: float
     confounders: tuple[str, ...]
 
-    def place(self, knots) -> np.ndarray:
+    def place(self, knots: ArrayLike) -> np.ndarray:
         """Move reference (x, y, z, radius) rows, mm, to where this patient has them."""
         return np.asarray(knots, float) * (
             self.scale,
@@ -109,7 +110,7 @@ class Patient:
             self.scale,
         )
 
-    def section(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def section(self, z: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inner chest wall at heights z: half width, front and back, mm, float32."""
         width, front, back = _WALL(np.clip(np.asarray(z) / self.lung_height_mm, _SECTIONS[0, 0], _SECTIONS[0, -1]))
         deep = self.half_depth_mm / REFERENCE_DEPTH_MM

@@ -6,17 +6,17 @@ from scipy.interpolate import PchipInterpolator
 from ggo_lab.phantom.grid import COARSE_MM, Grid
 
 
-def smooth_min(a, b, blend_mm: float) -> np.ndarray:
+def smooth_min(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     """Smaller of two distances, with the edge where they meet rounded over blend_mm."""
     return np.minimum(a, b) - _rounding(a, b, blend_mm)
 
 
-def smooth_max(a, b, blend_mm: float) -> np.ndarray:
+def smooth_max(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     """Larger of two distances: two solids joined, with a fillet of about blend_mm."""
     return np.maximum(a, b) + _rounding(a, b, blend_mm)
 
 
-def _rounding(a, b, blend_mm: float) -> np.ndarray:
+def _rounding(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     overlap = np.abs(a - b)
     np.subtract(blend_mm, overlap, out=overlap)
     np.maximum(overlap, 0, out=overlap)
@@ -25,7 +25,7 @@ def _rounding(a, b, blend_mm: float) -> np.ndarray:
     return overlap
 
 
-def superellipse(across, along, boxiness: float) -> np.ndarray:
+def superellipse(across: np.ndarray, along: np.ndarray, boxiness: float) -> np.ndarray:
     """Share of the way from the centre to the outline: an ellipse at boxiness 0, nearly a box at 1.
 
     Args:
@@ -35,7 +35,9 @@ def superellipse(across, along, boxiness: float) -> np.ndarray:
     return (1 - boxiness) * np.sqrt(across + along) + boxiness * np.sqrt(np.sqrt(across * across + along * along))
 
 
-def capsule(x, y, z, start: np.ndarray, end: np.ndarray, margin: float) -> np.ndarray:
+def capsule(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, start: np.ndarray, end: np.ndarray, margin: float
+) -> np.ndarray:
     """Distance inside a tapered tube from start to end (x, y, z, radius), widened by margin, mm."""
     direction, length = (end - start)[:3].tolist(), float((end - start)[:3] @ (end - start)[:3])
     start, end = start.tolist(), end.tolist()  # plain floats keep the arrays float32

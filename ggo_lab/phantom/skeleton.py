@@ -1,5 +1,7 @@
 """The bones of the chest: vertebrae, ribs with their cartilage, sternum, clavicles, shoulder blades."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from ggo_lab.phantom.body import lung_centre
@@ -14,6 +16,7 @@ SPINE_MARROW_HU, RIB_MARROW_HU = 185.0, 90.0
 _MEAN_AGE, _THINNER_A_YEAR = 58, 0.011
 _CARTILAGE_HU, _HARDER_A_YEAR_HU = 85.0, 2.0  # cartilage of the ribs takes up calcium
 _CORTEX_MM = 1.2
+_Balls = tuple[np.ndarray, np.ndarray]  # centres (N, 3) as (x, y, z) and radii (N,), mm
 
 
 def draw_bones(patient: Patient, grid: Grid, hu: np.ndarray, arm_bones: np.ndarray | None) -> None:
@@ -54,7 +57,7 @@ def _marrow_hu(patient: Patient, grid: Grid, index: np.ndarray) -> np.ndarray:
     return (younger * np.where(spine, SPINE_MARROW_HU, RIB_MARROW_HU)).astype(np.float32)
 
 
-def _strands(points: np.ndarray, radius) -> tuple[np.ndarray, np.ndarray]:
+def _strands(points: np.ndarray, radius: np.ndarray | float) -> _Balls:
     points = points.reshape(-1, 3)
     return points, np.broadcast_to(radius, len(points)).astype(float)
 
@@ -65,7 +68,7 @@ def _vertebra_levels(patient: Patient) -> np.ndarray:
     return np.arange(-1.5, (patient.lung_height_mm * 1.1 + 20) / spacing) * spacing
 
 
-def _vertebral_bodies(patient: Patient):
+def _vertebral_bodies(patient: Patient) -> _Balls:
     spacing = 22.5 * patient.scale
     z = (_vertebra_levels(patient)[:, None] + np.linspace(-0.31, 0.31, 7) * spacing).ravel()
     x, y = patient.spine(z)
@@ -74,12 +77,12 @@ def _vertebral_bodies(patient: Patient):
     return np.concatenate(points), np.tile(14.5 * size - 1.0, 2)
 
 
-def _at_heights(points: np.ndarray, lifts) -> np.ndarray:
+def _at_heights(points: np.ndarray, lifts: Iterable[float]) -> np.ndarray:
     """Copies of points (N, 3), one lifted by each of lifts, mm."""
     return np.concatenate([points + np.array([0, 0, lift]) for lift in lifts])
 
 
-def _vertebral_arches(patient: Patient):
+def _vertebral_arches(patient: Patient) -> _Balls:
     size = patient.scale
     angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
     ring = np.stack([11 * np.cos(angle), 24.5 + 11 * np.sin(angle), 0 * angle], axis=1)
@@ -107,7 +110,7 @@ def _wall_point(patient: Patient, angle: np.ndarray, z: np.ndarray, outside_mm: 
     return x, (front + back) / 2 + along * reach * np.cos(angle)
 
 
-def _rib(patient: Patient, number: int):
+def _rib(patient: Patient, number: int) -> tuple[_Balls, _Balls]:
     """One left rib (points, radii) and its cartilage (points, radii); number 1 is the highest."""
     size, height = patient.scale, patient.lung_height_mm
     start_z = height * (1.005 - 0.092 * (number - 1))
@@ -138,13 +141,13 @@ def _rib(patient: Patient, number: int):
     return rib, (cartilage, np.full(len(cartilage), 4.6 * size))
 
 
-def sternum_back(patient: Patient, z) -> np.ndarray:
+def sternum_back(patient: Patient, z: np.ndarray | float) -> np.ndarray:
     """Where the sternum's back lies at heights z: y, mm."""
     _, front, back = patient.section(z)
     return (front + back) / 2 - 0.86 * (back - front) / 2 - 9 * patient.scale
 
 
-def _sternum(patient: Patient):
+def _sternum(patient: Patient) -> _Balls:
     z = np.arange(0.40 * patient.lung_height_mm, 0.90 * patient.lung_height_mm, 2.5)
     u = z / patient.lung_height_mm
     half = np.interp(u, (0.40, 0.46, 0.7, 0.76, 0.90), (5, 15, 13, 19, 24)) * patient.scale
@@ -155,7 +158,7 @@ def _sternum(patient: Patient):
     return _strands(points, 5.2 * patient.scale)
 
 
-def _shoulder_blades(patient: Patient):
+def _shoulder_blades(patient: Patient) -> list[_Balls]:
     size, height = patient.scale, patient.lung_height_mm
     parts = []
     z = np.arange(0.52 * height, 1.02 * height, 2.4)

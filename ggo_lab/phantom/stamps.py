@@ -1,5 +1,6 @@
 """Thin structures as strings of balls, stamped into the voxels with their partial volume: vessels, airways, bones."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ _THIN_MM = 1.7  # slices are averaged from thin ones of about this thickness
 _CHUNK = 250_000  # voxels visited at once: what stays in the processor's cache
 # Depth below a shell's surface is kept in 8 bits, in steps of 1/32 pixel, from half a pixel outside to 7 inside.
 _DEPTH_STEPS, _OUTSIDE = 32, 16
+_Encode = Callable[[np.ndarray, np.ndarray], None]  # see _Canvas
 
 
 class Stamp(NamedTuple):
@@ -67,7 +69,7 @@ def stamp_shell(grid: Grid, points: np.ndarray, radii: np.ndarray, shell_mm: flo
     return Stamp(index, outside), Stamp(index[deep], inside[deep])
 
 
-def paint(hu: np.ndarray, stamp: Stamp, value) -> None:
+def paint(hu: np.ndarray, stamp: Stamp, value: np.ndarray | float) -> None:
     """Mix value (HU; a number, or one for each voxel of the stamp) into hu where the stamp lies, in place."""
     flat = hu.reshape(-1)
     flat[stamp.voxels] += stamp.coverage * (value - flat[stamp.voxels])
@@ -81,7 +83,7 @@ class _Canvas:
             radii (N,), mm: below 1 from half a pixel outside a ball. Where balls meet the larger level stays.
     """
 
-    def __init__(self, grid: Grid, points: np.ndarray, radii: np.ndarray, encode):
+    def __init__(self, grid: Grid, points: np.ndarray, radii: np.ndarray, encode: _Encode):
         self.grid = grid
         self.thin = max(1, round(grid.spacing[0] / _THIN_MM))  # thin slices per slice
         steps = np.array([grid.spacing[0] / self.thin, grid.spacing[1], grid.spacing[2]])
@@ -103,7 +105,7 @@ class _Canvas:
                 chosen = members[start : start + count]
                 self._draw(place[chosen], radii[chosen], size, steps, encode)
 
-    def _draw(self, place, radii, size, steps, encode) -> None:
+    def _draw(self, place: np.ndarray, radii: np.ndarray, size: np.ndarray, steps: np.ndarray, encode: _Encode) -> None:
         """Draw balls that reach equally many voxels."""
         nearest = np.rint(place).astype(np.int64)
         pixel = steps[2]

@@ -8,21 +8,21 @@ hides that bit.
 import numpy as np
 
 
-def exp(x) -> np.ndarray:
+def exp(x: np.ndarray) -> np.ndarray:
     """e to the power of x, float32."""
     return np.exp(np.asarray(x, np.float64)).astype(np.float32)
 
 
-def sin(x) -> np.ndarray:
+def sin(x: np.ndarray) -> np.ndarray:
     """Sine of x in radians, float32."""
     return np.sin(np.asarray(x, np.float64)).astype(np.float32)
 
 
-def cos(x) -> np.ndarray:
+def cos(x: np.ndarray) -> np.ndarray:
     """Cosine of x in radians, float32."""
     return np.cos(np.asarray(x, np.float64)).astype(np.float32)
 
 
-def length(a, b) -> np.ndarray:
+def length(a: np.ndarray | float, b: np.ndarray) -> np.ndarray:
     """Length of the vector (a, b); keeps float32."""
     return np.sqrt(a * a + b * b)

@@ -142,7 +142,9 @@ def _cut(offsets: np.ndarray, node: np.ndarray, nodes: int, rng: np.random.Gener
     return np.where(stuck[node], along > centre[node], half)
 
 
-def _bend(starts, ends, headings, radii, rng):
+def _bend(
+    starts: np.ndarray, ends: np.ndarray, headings: np.ndarray, radii: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points along curved branches that leave in their parent's direction, radii tapering slightly, new headings."""
     chord = ends - starts
     length = np.linalg.norm(chord, axis=1)

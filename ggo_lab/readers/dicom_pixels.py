@@ -104,7 +104,7 @@ class _Decoder:
     The process starts with the first compressed picture, serves all that follow, and ends with this one.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._owner: int | None = None  # a forked process must not share the pipes of the one it comes from

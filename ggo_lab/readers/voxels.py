@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from isal import igzip, igzip_lib, isal_zlib
@@ -121,7 +122,7 @@ class _Zlib(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, target) -> int:
+    def readinto(self, target: Any) -> int:  # any writable buffer, a type that Python names from 3.12 on
         while len(target) and not self._inflater.eof:
             waiting = not self._inflater.needs_input
             packed = b"" if waiting else self._file.read(_CHUNK)

@@ -48,7 +48,7 @@ class TrainConfig:
     device: str = "auto"  # "auto": a GPU where there is one; or torch's name of a device, such as "cuda:1"
     speed: str | Speed = "auto"  # "auto": the fastest on this machine, tried once and remembered; "plain"; or a Speed
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             kind, called = _KINDS.get(type(field.default), (object, ""))
             if not isinstance(value := getattr(self, field.name), kind):

@@ -22,7 +22,7 @@ class Memory:
         images_at_once: None, the whole batch, until the device first runs out of memory; halved each time it does.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.images_at_once: int | None = None
 
     def in_parts(

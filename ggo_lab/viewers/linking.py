@@ -33,7 +33,7 @@ def link(one: SliceViewer, *others: SliceViewer) -> Callable[[], None]:
 
     following = False  # while one viewer is brought in line, what it reports is no wish
 
-    def follow(change) -> None:
+    def follow(change: Bunch) -> None:
         nonlocal following
         if following:
             return

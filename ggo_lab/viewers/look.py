@@ -56,7 +56,7 @@ class Look(traitlets.HasTraits):
                 setattr(self, trait, look[trait])
 
     @traitlets.validate("index")
-    def _valid_index(self, proposal) -> int:
+    def _valid_index(self, proposal: traitlets.Bunch) -> int:
         if not 0 <= proposal["value"] <= self.last_index:
             raise ChoiceError(
                 f"index={proposal['value']} is outside {self.scan.name}: its {self.plane} slices are 0 to "
@@ -66,18 +66,18 @@ class Look(traitlets.HasTraits):
         return proposal["value"]
 
     @traitlets.validate("plane", "overlay")
-    def _valid_choice(self, proposal) -> str:
+    def _valid_choice(self, proposal: traitlets.Bunch) -> str:
         name = proposal["trait"].name
         check_choice(name, proposal["value"], PLANES if name == "plane" else ("outline", "fill"))
         return proposal["value"]
 
     @traitlets.validate("window")
-    def _valid_window(self, proposal) -> str | Window:
+    def _valid_window(self, proposal: traitlets.Bunch) -> str | Window:
         window = as_window(proposal["value"])
         return proposal["value"] if isinstance(proposal["value"], str) else window
 
     @traitlets.validate("centre", "probe", "pointer")
-    def _valid_voxel(self, proposal) -> tuple[float, float, float] | None:
+    def _valid_voxel(self, proposal: traitlets.Bunch) -> tuple[float, float, float] | None:
         name, value = proposal["trait"].name, proposal["value"]
         if value is None:
             return None
@@ -89,7 +89,7 @@ class Look(traitlets.HasTraits):
         return z, y, x
 
     @traitlets.validate("shown")
-    def _valid_shown(self, proposal) -> tuple[str, ...]:
+    def _valid_shown(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
         for name in proposal["value"]:
             check_choice("shown", name, [*self.masks, "heat"])
         return proposal["value"]

@@ -5,6 +5,7 @@ import json
 from typing import Any, NamedTuple, Protocol
 
 import ipywidgets as widgets
+from traitlets import Bunch
 
 from ggo_lab.webpage import asset
 
@@ -67,7 +68,7 @@ class Pad:
         self.box = widgets.Box([image, pad, self.wire], layout=widgets.Layout(margin="2px"))
         self.box.add_class("ggo-stage")
 
-    def _told(self, change) -> None:
+    def _told(self, change: Bunch) -> None:
         new: dict[str, Any] = json.loads(change.new)
         old: dict[str, Any] = json.loads(change.old) if change.old else _NOTHING
         if new["steps"] != old["steps"]:

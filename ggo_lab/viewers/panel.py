@@ -1,6 +1,6 @@
 """What both viewers share: controls that follow a state, a still picture without a kernel, memory freed on close."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import ipywidgets as widgets
@@ -19,7 +19,7 @@ class Panel(widgets.VBox):
     # _repr_mimebundle_, which ipywidgets 8 uses anyway.
     _ipython_display_ = None
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._following = False
         super().__init__()
         self.add_class("ggo-panel")
@@ -41,7 +41,9 @@ class Panel(widgets.VBox):
         if not self._following and value is not None:
             setattr(self, trait, value)
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, object]:
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, object]:
         return {
             "text/plain": repr(self),
             "text/html": self._repr_html_(),

@@ -123,20 +123,20 @@ class PredictionViewer(Panel):
         return self.answers
 
     @traitlets.validate("choice", "name", "explained")
-    def _valid(self, proposal) -> str:
+    def _valid(self, proposal: traitlets.Bunch) -> str:
         allowed = {"choice": self.choices, "name": self.predictions.names, "explained": _EXPLAINED}
         check_choice(proposal["trait"].name, proposal["value"], allowed[proposal["trait"].name])
         return proposal["value"]
 
     @traitlets.validate("confidence")
-    def _valid_range(self, proposal) -> tuple[float, float]:
+    def _valid_range(self, proposal: traitlets.Bunch) -> tuple[float, float]:
         least, most = proposal["value"]
         if not 0 <= least <= most <= 1:
             raise ChoiceError(f"confidence={(least, most)} is no range within 0..1, such as (0.9, 1).", (least, most))
         return least, most
 
     @traitlets.validate("involvement")
-    def _valid_involvement(self, proposal) -> float | None:
+    def _valid_involvement(self, proposal: traitlets.Bunch) -> float | None:
         if proposal["value"] is not None:
             self._check_phantom()
             if not 0 <= proposal["value"] <= MOST_INVOLVED:
@@ -184,18 +184,18 @@ class PredictionViewer(Panel):
         self._explained.observe(lambda change: self._asked("explained", change.new), "value")
         self._jumps.observe(self._jump, "value")
 
-    def _sure_asked(self, change) -> None:
+    def _sure_asked(self, change: traitlets.Bunch) -> None:
         least, most = change.new
         self._asked("confidence", (0.0 if least <= _LEAST_SURE else least, most))
 
     def _ask_for(self, involvement: float | None) -> None:
         self.involvement = involvement
 
-    def _jump(self, change) -> None:
+    def _jump(self, change: traitlets.Bunch) -> None:
         if not self._following and change.new is not None and self.viewer is not None:
             self.viewer.plane, self.viewer.index = "axial", change.new
 
-    def _list_again(self, _change=None) -> None:
+    def _list_again(self, _change: traitlets.Bunch | None = None) -> None:
         """List the chosen scans; stay with the one that is shown where it is among them, or where none is."""
         sure, (least, most) = confidence(self.predictions), self.confidence
         rows = [row for row in self.choices[self.choice] if least <= sure[row] <= most]
@@ -209,7 +209,7 @@ class PredictionViewer(Panel):
         if chosen:
             self.name = chosen
 
-    def _choose(self, _change) -> None:
+    def _choose(self, _change: traitlets.Bunch) -> None:
         with self._quietly():
             self._list.value = self.name if self.name in {name for _, name in self._list.options} else None
             self.involvement = None
@@ -266,7 +266,7 @@ class PredictionViewer(Panel):
             own = float(self.cohort.row(self.name)["involvement"])
             self._what_if.show(self.answers, own, self._involvement_now(), self._seconds)
 
-    def _explain_again(self, _change=None) -> None:
+    def _explain_again(self, _change: traitlets.Bunch | None = None) -> None:
         with self._quietly():
             self._explained.value = self.explained
         if self._seen is not None:
@@ -303,7 +303,7 @@ class PredictionViewer(Panel):
             self._jumps.options = [(f"slice {z}", z) for z in dict.fromkeys(seen.slices)]
             self._jumps.value = viewer.index if viewer.index in seen.slices else None
 
-        def scrolled(_change) -> None:
+        def scrolled(_change: traitlets.Bunch) -> None:
             here = viewer.index if viewer.plane == "axial" else None
             with self._quietly():
                 self._jumps.value = here if here in seen.slices else None

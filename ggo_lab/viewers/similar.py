@@ -14,6 +14,8 @@ from ggo_lab.images import ImageSet
 from ggo_lab.viewers.verdicts import fine, paragraph, picture
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from ggo_lab.backbones import Backbone
 
 _BATCH = 64  # images at once; it changes memory and time, not the result
@@ -90,7 +92,7 @@ def features(model: Backbone, pixels: np.ndarray) -> np.ndarray:
 
     caught = []
 
-    def catch(_head, given) -> None:
+    def catch(_head: nn.Module, given: tuple[Tensor]) -> None:
         (read,) = given
         caught.append(read.mean((2, 3)) if read.ndim == 4 else read.mean(1) if read.ndim == 3 else read)
 

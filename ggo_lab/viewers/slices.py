@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from traitlets import Bunch
 
 from ggo_lab.page import scan_page
 from ggo_lab.rendering import (
@@ -141,7 +142,7 @@ class SliceViewer(Look, Panel):
 
     # The state and its controls
 
-    def _state_changed(self, change) -> None:
+    def _state_changed(self, change: Bunch) -> None:
         if self._following:
             return
         with self._quietly():
@@ -228,7 +229,7 @@ class SliceViewer(Look, Panel):
     def _probe_said(self) -> str:
         return "" if self.probe is None else reading(self.scan, self.masks, self.probe, numbered=True)
 
-    def _pointer_moved(self, _change) -> None:
+    def _pointer_moved(self, _change: Bunch) -> None:
         self.controls.say_pointed("" if self.pointer is None else reading(self.scan, self.masks, self.pointer))
 
     @property
