@@ -27,7 +27,7 @@ PARTS = {
     "frameworks": ["--quick"],
     "training": ["--quick"],
     "head_only": ["resnet50"],
-    "lungs": ["--seeds", "2"],
+    "lung_recipes": ["--seeds", "2"],
     "viewers": [],
     "course": [],
 }

@@ -87,10 +87,10 @@ def scan_to_image(
         lungs = segment_lungs(scan)
     chosen = choose_slices(scan, recipe, lungs) if slices is None else slices
     black, white = recipe.clip_hu
-    frame, fill = _frame(scan, recipe, lungs), scan.hu.min()
+    frame = _frame(scan, recipe, lungs)
     image = np.empty((len(chosen), recipe.size, recipe.size), np.uint8)
     for channel, z in enumerate(chosen):
-        grey = window(_cut(scan.hu[z], frame, fill), (black + white) / 2, white - black)
+        grey = window(_cut(scan, z, frame), (black + white) / 2, white - black)
         image[channel] = _resize(grey, recipe.size)
     return image
 
@@ -130,15 +130,17 @@ def _overlap(start: int, side: int, length: int) -> tuple[slice, slice]:
     return slice(low, high), slice(low - start, high - start)
 
 
-def _cut(picture: np.ndarray, frame: tuple[int, int, int], fill: float) -> np.ndarray:
-    """Cut the frame's square out of a (Y, X) picture, filling what lies outside it."""
+def _cut(scan: Scan, z: int, frame: tuple[int, int, int]) -> np.ndarray:
+    """Cut the frame's square out of a slice; what lies outside is as dark as the scan's darkest voxel."""
     top, left, side = frame
-    square = np.full((side, side), fill, picture.dtype)
     (rows, to_rows), (columns, to_columns) = (
-        _overlap(top, side, picture.shape[0]),
-        _overlap(left, side, picture.shape[1]),
+        _overlap(start, side, length) for start, length in zip((top, left), scan.shape[1:], strict=True)
     )
-    square[to_rows, to_columns] = picture[rows, columns]
+    seen = scan.hu[z, rows, columns]
+    if seen.shape == (side, side):
+        return seen
+    square = np.full((side, side), scan.hu.min(), np.int16)
+    square[to_rows, to_columns] = seen
     return square
 
 
