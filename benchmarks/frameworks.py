@@ -1,6 +1,6 @@
 """Time training beside fastai's Learner, Lightning's Trainer and a plain loop, on the same images and weights.
 
-    python benchmarks/frameworks.py [--quick]     # --quick: three turns instead of five
+    python benchmarks/frameworks.py [--quick]     # --quick: the larger of two networks only
 
 A process each; an epoch of 64 images is a turn. All learn by Adam from the same weights, on the same images in the same
 order, and the table says how far their losses are apart. The frameworks get torch's own loader, neither logger, bar nor
@@ -24,6 +24,7 @@ from turns import Clock, middle, race, repeat
 import ggo_lab as gl
 
 BACKBONES = {"resnet18": 224, "shufflenet_v2_x0_5": 128}  # rows and columns; neither has dropout, which draws at random
+RUNS = 5
 TOLERANCE = 0.02  # of the plain loop's loss in the first epoch; 16 bits hold three digits
 
 
@@ -113,9 +114,9 @@ def lightning(name: str, size: int, epochs: int, precision: str, clock: Clock) -
     clock.next((module.loss, precision))
 
 
-def main(runs: int) -> None:
-    found, epochs, last = Results("frameworks"), runs + 1, ["loss of the first and the last epoch", "settings"]
-    for name, size in BACKBONES.items():
+def main(backbones: dict[str, int]) -> None:
+    found, epochs, last = Results("frameworks"), RUNS + 1, ["loss of the first and the last epoch", "settings"]
+    for name, size in backbones.items():
         given = name, size, epochs
         contestants = {
             "plain loop": repeat(plain, name, 0, size),
@@ -131,7 +132,7 @@ def main(runs: int) -> None:
             found.note(f"{name}: 16 bits do not pay on this processor, so Lightning's bf16-mixed takes no part.")
         turns = race(contestants, epochs, warm_up=0)
         found.table(
-            f"{name}, {size} x {size}, batches of {CONFIG.batch_size}; medians of {runs} epochs of {IMAGES} images",
+            f"{name}, {size} x {size}, batches of {CONFIG.batch_size}; medians of {RUNS} epochs of {IMAGES} images",
             ["", "images/s", "images per processor s", "times plain", "times plain, processor", "memory, MB", *last],
         )
         first = turns["plain loop"][0].answer[0]
@@ -150,5 +151,5 @@ def main(runs: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three turns instead of five")
-    main(3 if parser.parse_args().quick else 5)
+    parser.add_argument("--quick", action="store_true", help="resnet18 only")
+    main({"resnet18": BACKBONES["resnet18"]} if parser.parse_args().quick else BACKBONES)

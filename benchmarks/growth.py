@@ -116,7 +116,7 @@ class Growth:
 
     def repeated(self, what: str, with_: str, sizes: list[int], make: Callable, arguments: list[tuple]) -> None:
         """Measure something quick at every size: processor seconds of one call."""
-        turns = [alone(make, *chosen, rounds=3, warm_up=1) for chosen in arguments]
+        turns = [alone(make, *chosen, rounds=5, warm_up=1) for chosen in arguments]
         self.row(what, with_, sizes, [turn.cpu_s / turn.answer for turn in turns], [turn.memory_mb for turn in turns])
 
     def preparing(self, folder: Path, counts: list[int], shape: tuple[int, int, int]) -> None:
