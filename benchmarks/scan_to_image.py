@@ -58,7 +58,7 @@ def monai(path: Path, whole: bool = False) -> Image:
     pictures = path.is_dir() and any(path.glob("*.jpg"))
     if pictures:  # three files, stacked as channels
         load = [LoadImage(dtype=np.uint8), Lambda(lambda volume: volume.as_tensor().permute(0, 2, 1).float())]
-        chain = Compose([*load, _area(Resize)])
+        chain = Compose([*load, _area(Resize)], map_items=False)  # the list is one image
         return lambda: _bytes(chain(_three_pictures(path)))
     # int16 instead of its default float32 is less memory and less time; DICOM only through pydicom, ITK is not here.
     reader = "PydicomReader" if path.is_dir() else "NibabelReader"
@@ -244,8 +244,9 @@ def judge(found: Results, kind: str, turns: dict) -> None:
         peer = name.split(",")[0]
         if peer in BARS:
             found.bar(f"{kind}: times faster than {name} (processor)", turn.cpu_s / our.cpu_s, BARS[peer], True)
-    bytes_alone = turns["floor: the bytes alone"].cpu_s
-    found.bar(f"{kind}: times the floor (processor)", our.cpu_s / bytes_alone, FLOOR_BAR, False)
+    if kind != "DICOM series":  # nothing is packed there, so the floor is a mere copy
+        bytes_alone = turns["floor: the bytes alone"].cpu_s
+        found.bar(f"{kind}: times the floor (processor)", our.cpu_s / bytes_alone, FLOOR_BAR, False)
     for name, turn in turns.items():
         if not name.startswith(("ours", "floor")):
             found.bar(f"{kind}: memory, share of {name}'s", our.memory_mb / turn.memory_mb, MEMORY_BAR, False)
