@@ -71,7 +71,7 @@ def _header(fields: dict[str, str], length: int, path: Path) -> Header:
         raise ValueError("sizes do not fit the number of dimensions")
     kind = _TYPES[fields["type"].lower()]
     encoding = _ENCODINGS[fields["encoding"].lower()]
-    has_order = not kind.endswith("1") and encoding != "text"
+    has_order = np.dtype(kind).itemsize > 1 and encoding != "text"
     dtype = np.dtype({"little": "<", "big": ">"}[fields["endian"].lower()] + kind if has_order else kind)
     name = fields.get("data file", fields.get("datafile"))
     data = path if name is None else file_beside(path, name)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from nibabel.affines import obliquity, voxel_sizes
@@ -93,11 +94,9 @@ def to_scan(stored: Stored, path: Path, spacing: tuple[float, float, float] | No
         notes.append(f"The spacing is {_mm(spacing)} (z, y, x) as given, in place of {_mm(stored_spacing)}.")
     elif not all(_LIKELY_SPACING[0] <= step <= _LIKELY_SPACING[1] for step in stored_spacing):
         notes.append(f"The spacing {_mm(stored_spacing)} (z, y, x) is unlikely for a chest CT; check it.")
-    if spacing is not None:
-        if len(spacing) != 3:
-            raise ScanError(f"{path}: spacing {spacing} is not three distances (z, y, x) in mm.", path)
-        stored_spacing = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
-    scan = Scan(hu, stored_spacing, scan_name(path), stored.is_hu, None, tuple(notes), path)
+    # That there are three is for Scan to check.
+    used_spacing = stored_spacing if spacing is None else cast(tuple[float, float, float], tuple(map(float, spacing)))
+    scan = Scan(hu, used_spacing, scan_name(path), stored.is_hu, None, tuple(notes), path)
     if scan.is_hu:
         check_hu(scan.hu, path)
         for plane in scan.hu:  # a mask of the whole scan would take half its memory
