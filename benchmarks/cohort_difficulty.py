@@ -23,26 +23,23 @@ RATES, LOSSES = (1e-3, 3e-4), ("cross_entropy", "corn")
 def shares(cohort: gl.Cohort, row: int) -> tuple[float, float]:
     """Share of the found lungs in the band, and what ggo_fraction says."""
     scan = cohort.scan(row)
-    lungs = gl.segment_lungs(scan)
+    lungs = gl.segment_lungs(scan, "rule")
     hu = scan.hu[lungs]
     return float(((hu > BAND_HU[0]) & (hu < BAND_HU[1])).mean()), gl.ggo_fraction(scan, lungs).total
 
 
 def read_as_involvement(fractions: dict[str, float], judged: gl.Cohort, made_by: str) -> gl.Predictions:
     """Take each share for the involvement, and grade it by the bands."""
-    grades = np.array([gl.grade_of(fractions[name]) or gl.Grade.MILD for name in judged.names]) - 1
-    indices = judged.table["grade"].to_numpy(int) - 1
-    return gl.Predictions(
-        judged.names, judged.table["patient"].tolist(), indices, np.eye(len(gl.Grade))[grades], made_by
-    )
+    labels = [gl.GGO_SEVERITY.label_from_involvement(fractions[name]) or 0 for name in judged.names]  # none: mild
+    return gl.Predictions(judged.table, np.eye(4)[labels], made_by=made_by)
 
 
 def tuned_network(cohort: gl.Cohort, size: int, epochs: int) -> gl.Predictions:
     """The test predictions of the resnet18 whose settings did best on the validation split."""
-    images = gl.prepare(cohort, gl.Recipe(size=size, where="lungs", crop="lungs"))
+    images = gl.prepare(cohort, gl.Recipe(size=size, pick="lungs", crop="lungs"))
     best, chosen = -1.0, None
     for lr, loss in product(RATES, LOSSES):
-        model = gl.build_backbone("resnet18", extent="all", weights="none")
+        model = gl.build_backbone("resnet18", extent="all", weights=None)
         config = gl.TrainConfig(lr=lr, loss=loss, max_epochs=epochs, patience=epochs, rotate=5, scale=0.05)
         gl.fit(model, images.train, images.validation, config)
         score = gl.evaluate(gl.predict(model, images.validation)).macro_f1
@@ -68,7 +65,7 @@ def main() -> None:
     for name, values in zip(("share in the HU band", "ggo_fraction"), zip(*found, strict=True), strict=True):
         fractions = dict(zip(cohort.names, values, strict=True))
         judged[f"{name}, taken for the involvement"] = read_as_involvement(fractions, cohort.test, name)
-        judged[f"{name}, thresholds learnt"] = gl.ggo_baseline(fractions, cohort.train, cohort.test, name)
+        judged[f"{name}, thresholds learnt"] = gl.evaluation.ggo_baseline(fractions, cohort.train, cohort.test, name)
     if options.epochs:
         judged["tuned resnet18, three slices"] = tuned_network(cohort, options.size, options.epochs)
 

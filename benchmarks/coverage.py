@@ -4,7 +4,7 @@
 
 A network is a table of chances: what it says of a scan of each true grade. From it the true value of every measure is
 known, test splits can be drawn at will, and the intervals of each can be held against the truth. "Plain" is the
-bootstrap without imagined patients, for the docstring of bootstrap_weights. Bands of confidence are held against
+bootstrap without pseudo-counts, for the docstring of bootstrap_weights. Bands of confidence are held against
 networks that are right as often as they say, or surer than that; conformal sets against a network trained on phantoms.
 """
 
@@ -13,6 +13,7 @@ import time
 
 import machine
 import numpy as np
+import pandas as pd
 from scipy.special import softmax
 
 import ggo_lab as gl
@@ -27,14 +28,8 @@ NETWORKS = {
     "good": np.array([[0.8, 0.15, 0.05, 0.0], [0.15, 0.7, 0.14, 0.01], [0.03, 0.17, 0.75, 0.05], [0, 0.05, 0.35, 0.6]]),
     "great": np.array([[0.97, 0.03, 0, 0], [0.03, 0.94, 0.03, 0], [0, 0.03, 0.95, 0.02], [0, 0, 0.08, 0.92]]),
 }
-FROM_COUNTS = {
-    "macro-F1": lambda counts: measures.macro_f1(counts, np.ones(4, bool)),
-    "accuracy": measures.accuracy,
-    "MCC": measures.matthews,
-    "weighted kappa": measures.weighted_kappa,
-    "mean grade error": measures.mean_grade_error,
-    "two grades off": measures.two_off,
-}
+MEASURES = measures.measures_of(gl.GGO_SEVERITY)
+ALL = np.ones(4, bool)  # classes that are present
 SAME_FATE = 0.6  # share of scans whose difficulty is the same for both networks of a pair
 SEEDS = 3  # runs of training of each network of a pair
 SEED_SD = 0.05  # by how much of the way to random guessing one run differs from the next
@@ -45,7 +40,7 @@ STATED = (0.8, 0.9)  # coverage of conformal sets
 
 
 def usual_grades(n: int) -> np.ndarray:
-    """True indices of n scans in the paper's shares."""
+    """True labels of n scans in the paper's shares."""
     return np.repeat(np.arange(4), np.maximum(1, np.round(SHARES * n)).astype(int))
 
 
@@ -58,16 +53,19 @@ def predictions_of(true: np.ndarray, said: np.ndarray, rng: np.random.Generator)
     """Predictions whose most probable grade is what was said, with varying confidence."""
     names = [f"s{i}" for i in range(len(true))]
     shares = rng.dirichlet(np.ones(4), len(true)) + 1.01 * np.eye(4)[said]
-    return gl.Predictions(names, names, true, shares / shares.sum(axis=1, keepdims=True))
+    table = pd.DataFrame({"name": names, "label": true})
+    return gl.Predictions(table, shares / shares.sum(axis=1, keepdims=True))
 
 
 def true_values(network: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
     """What each measure would be on endlessly many scans."""
     counts = (network * shares[:, None])[None]
-    values = {name: float(measure(counts)[0]) for name, measure in FROM_COUNTS.items()}
+    of_counts = {name: measure for name, measure in MEASURES.items() if name != "AUC"}
+    values = {name: float(measures.from_counts(measure, counts, ALL)[0]) for name, measure in of_counts.items()}
     many = rng.choice(4, 40_000, p=shares)
     crowd = predictions_of(many, predicted_by(network, many, rng.random(len(many))), rng)
-    return {**values, "AUC": float(measures.mean_auc(many, crowd.probabilities, np.ones((1, len(many))))[0])}
+    scans = measures.resampled(many, crowd.probabilities, np.ones((1, len(many))), ALL)
+    return {**values, "AUC": float(MEASURES["AUC"].compute(scans)[0])}
 
 
 def cover_reports(n: int, network: np.ndarray, repeats: int, draws: int, seed: int) -> dict[str, float]:
@@ -75,7 +73,7 @@ def cover_reports(n: int, network: np.ndarray, repeats: int, draws: int, seed: i
     rng = np.random.default_rng(seed)
     true = usual_grades(n)
     truth = true_values(network, np.bincount(true) / len(true), rng)
-    each = true_per_grade(network, np.bincount(true) / len(true))
+    each = true_per_class(network, np.bincount(true) / len(true))
     held = dict.fromkeys([*truth, "macro-F1, plain"], 0)
     held |= {name: np.zeros(4) for name in each}
     for repeat in range(repeats):
@@ -86,9 +84,9 @@ def cover_reports(n: int, network: np.ndarray, repeats: int, draws: int, seed: i
             low, high = report.interval(name)
             held[name] += low <= value <= high
         for name, values in each.items():
-            held[name] += (report.per_grade[f"{name} low"] <= values) & (values <= report.per_grade[f"{name} high"])
+            held[name] += (report.per_class[f"{name}_low"] <= values) & (values <= report.per_class[f"{name}_high"])
         weights = plain_weights(true, draws, rng)
-        plain = measures.macro_f1(measures.confusion(true, said, weights), np.ones(4, bool))
+        plain = measures.from_counts(MEASURES["macro-F1"], measures.confusion(true, said, weights, 4), ALL)
         low, high = percentile_interval(plain)
         held["macro-F1, plain"] += low <= truth["macro-F1"] <= high
     shares = {name: held[name] / repeats for name in truth} | {"macro-F1, plain": held["macro-F1, plain"] / repeats}
@@ -97,7 +95,7 @@ def cover_reports(n: int, network: np.ndarray, repeats: int, draws: int, seed: i
     return shares
 
 
-def true_per_grade(network: np.ndarray, shares: np.ndarray) -> dict[str, np.ndarray]:
+def true_per_class(network: np.ndarray, shares: np.ndarray) -> dict[str, np.ndarray]:
     """Precision, recall and F1 of each grade on endlessly many scans, (4,) each."""
     counts = network * shares[:, None]
     right, true, said = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
@@ -109,7 +107,7 @@ def sure_of_itself(n: int, rng: np.random.Generator, temperature: float = 1.0, p
     logits = rng.normal(0, 1.5, (n, 4))
     true = (rng.random(n)[:, None] > softmax(logits, axis=1).cumsum(axis=1)).sum(axis=1).clip(max=3)
     names = [f"{prefix}{i}" for i in range(n)]
-    return gl.Predictions(names, names, true, softmax(logits / temperature, axis=1))
+    return gl.Predictions(pd.DataFrame({"name": names, "label": true}), softmax(logits / temperature, axis=1))
 
 
 def cover_confidence(n: int, temperature: float, repeats: int, seed: int) -> dict[str, float]:
@@ -118,7 +116,7 @@ def cover_confidence(n: int, temperature: float, repeats: int, seed: int) -> dic
     crowd = sure_of_itself(400_000, rng, temperature)
     confidence = crowd.probabilities.max(axis=1)
     order = np.argsort(-confidence)
-    risk = np.cumsum((crowd.predicted != crowd.indices)[order]) / np.arange(1, len(order) + 1)
+    risk = np.cumsum((crowd.predicted != crowd.labels)[order]) / np.arange(1, len(order) + 1)
     held = {f"risk, {share:.0%} answered": [] for share in ANSWERED}
     held |= {"a bin within its band": [], "calibration error below its bound": []}
     for repeat in range(repeats):
@@ -131,7 +129,7 @@ def cover_confidence(n: int, temperature: float, repeats: int, seed: int) -> dic
             held[name].append(row["low"] <= true <= row["high"])
         bins = gl.reliability(found, draws=400, seed=repeat)
         held["a bin within its band"] += (
-            bins.table["right"].between(bins.table["band low"], bins.table["band high"]).tolist()
+            bins.table["right"].between(bins.table["band_low"], bins.table["band_high"]).tolist()
         )
         held["calibration error below its bound"].append(bins.error <= bins.chance_high)
     return {name: float(np.mean(each)) for name, each in held.items()}
@@ -153,7 +151,7 @@ def phantom_judge() -> gl.Predictions:
     recipe, shape = gl.Recipe(size=32), (16, 64, 64)
     known = gl.prepare(gl.phantom_cohort(120, shape=shape), recipe, progress=False)
     unseen = gl.prepare(gl.phantom_cohort(240, seed=1, shape=shape, second_scans=0), recipe, progress=False)
-    model = gl.build_backbone("resnet18", extent="scratch")
+    model = gl.build_backbone("resnet18", weights=None)
     gl.fit(model, known.train, known.validation, gl.TrainConfig(max_epochs=15, speed="plain"), progress=False)
     return gl.predict(model, unseen)
 
@@ -167,7 +165,7 @@ def cover_differences(n: int, networks: list[np.ndarray], seeds: int, repeats: i
     truth = {}
     for name, network in zip(names, networks, strict=True):
         runs = np.stack([_run(network, seeds, rng) * shares[:, None] for _ in range(4000)])
-        truth[name] = measures.macro_f1(runs, np.ones(4, bool)).mean()
+        truth[name] = measures.from_counts(MEASURES["macro-F1"], runs, ALL).mean()
     held = 0
     for repeat in range(repeats):
         reports = {name: [] for name in names}

@@ -5,7 +5,7 @@
 A process each; an epoch of 64 images is a turn. All learn by Adam from the same weights, on the same images in the same
 order, and the table says how far their losses are apart. The frameworks get torch's own loader, neither logger, bar nor
 checkpoints, and torch's Adam; Lightning also its documented way to be faster, bf16-mixed, where the processor has it.
-Ours is `gl.fit` with the settings that its probe finds on this machine; it validates and keeps the best state after
+Ours is `gl.fit` with the settings that suit this machine; it validates and keeps the best state after
 each epoch, in its own time. Needs the extra `bench`; Linux only.
 """
 
@@ -16,12 +16,13 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from loops import CONFIG, IMAGES, network_and_loader, noise, plain, probed, settings
+from loops import CONFIG, IMAGES, network_and_loader, noise, plain, settings
 from results import Results
 from torch.nn.functional import cross_entropy
 from turns import Clock, middle, race, repeat
 
 import ggo_lab as gl
+from ggo_lab.training.speed import suited
 
 BACKBONES = {"resnet18": 224, "shufflenet_v2_x0_5": 128}  # rows and columns; neither has dropout, which draws at random
 RUNS = 5
@@ -30,21 +31,21 @@ TOLERANCE = 0.02  # of the plain loop's loss in the first epoch; 16 bits hold th
 
 def ours(name: str, size: int, epochs: int, clock: Clock) -> None:
     from ggo_lab.training import loop
+    from ggo_lab.training.tally import Tally
 
-    speed, _ = probed(name, size)
-    train_epoch, loss = loop.train_epoch, 0.0
+    model = gl.build_backbone(name, weights=None)
+    said = settings(suited(model, torch.device("cpu")))
 
-    def timed(*arguments):
-        nonlocal loss
-        clock.next((loss, settings(speed)))
-        loss, accuracy = train_epoch(*arguments)
-        return loss, accuracy
+    class Timed(Tally):  # a turn is all that `fit` does from the end of one epoch's steps to the end of the next one's
+        def means(self, *arguments):
+            loss, accuracy = super().means(*arguments)
+            clock.next((loss, said))
+            return loss, accuracy
 
-    loop.train_epoch = timed  # so a turn is all that `fit` does from one epoch's beginning to the next
+    clock.next((0.0, said))
+    loop.Tally = Timed
     train, validation = noise(IMAGES, "train", size), noise(2, "validation", size)
-    model = gl.build_backbone(name, "scratch")
-    gl.fit(model, train, validation, replace(CONFIG, max_epochs=epochs, speed=speed), progress=False)
-    clock.next((loss, settings(speed)))
+    gl.fit(model, train, validation, replace(CONFIG, max_epochs=epochs), progress=False)
 
 
 def fastai(name: str, size: int, epochs: int, clock: Clock) -> None:
@@ -125,8 +126,7 @@ def main(backbones: dict[str, int]) -> None:
             "Lightning": partial(lightning, *given, "32-true"),
             "ours, gl.fit": partial(ours, *given),
         }
-        tried = probed(name, size)[1]
-        if min(tried, key=tried.get).bf16:
+        if suited(gl.build_backbone(name, weights=None), torch.device("cpu")).bf16:
             contestants["Lightning, bf16-mixed"] = partial(lightning, *given, "bf16-mixed")
         else:
             found.note(f"{name}: 16 bits do not pay on this processor, so Lightning's bf16-mixed takes no part.")

@@ -76,8 +76,8 @@ def lungs(shape: tuple[int, int, int]) -> Callable[[], int]:
 
 
 def image(shape: tuple[int, int, int]) -> Callable[[], int]:
-    make, scan, recipe = gl.scan_to_image, gl.make_phantom(grade=2, seed=1, shape=shape), gl.Recipe(where="middle")
-    return often(lambda: make(scan, recipe))
+    scan, recipe = gl.make_phantom(grade=2, seed=1, shape=shape), gl.Recipe(pick="middle")
+    return often(lambda: recipe.cut(scan).image())
 
 
 def reading(shape: tuple[int, int, int], folder: Path) -> Callable[[], int]:
@@ -89,7 +89,9 @@ def reading(shape: tuple[int, int, int], folder: Path) -> Callable[[], int]:
 def judging(scans: int, draws: int) -> Callable[[], int]:
     evaluate, random = gl.evaluate, np.random.default_rng(0)
     names = [str(number) for number in range(scans)]
-    predictions = gl.Predictions(names, names, np.arange(scans) % 4, random.dirichlet(np.ones(4), scans))
+    predictions = gl.Predictions(
+        pd.DataFrame({"name": names, "label": np.arange(scans) % 4}), random.dirichlet(np.ones(4), scans)
+    )
     return often(lambda: evaluate(predictions, draws=draws))
 
 

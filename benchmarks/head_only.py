@@ -35,10 +35,10 @@ def main(names: list[str]) -> None:
     found.write()
 
 
-def fit(name: str, config: gl.TrainConfig) -> gl.History:
+def fit(name: str, config: gl.TrainConfig) -> gl.training.History:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = gl.build_backbone(name, extent="head", weights="none")
+        model = gl.build_backbone(name, extent="head", weights=None)
     return gl.fit(model, images(72, "train"), images(24, "validation"), config, progress=False)
 
 

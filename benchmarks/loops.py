@@ -1,7 +1,6 @@
 """The loops that several benchmarks time: a plain one in the paper's manner, and ours; the same weights and images."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from synthetic import images as noise
@@ -9,11 +8,14 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 import ggo_lab as gl
-from ggo_lab.training import Speed, train_epoch, training_batches
-from ggo_lab.training.devices import choose_device, freed_memory_kept, place
-from ggo_lab.training.memory import Memory
-from ggo_lab.training.speed import choose_speed, memory_format
-from ggo_lab.training.steps import make_optimizer
+from ggo_lab.training import LOSSES, Speed, training_batches
+from ggo_lab.training.batches import place
+from ggo_lab.training.config import make_optimizer
+from ggo_lab.training.devices import choose_device
+from ggo_lab.training.loop import gradients
+from ggo_lab.training.losses import Weights
+from ggo_lab.training.speed import set_speed, suited
+from ggo_lab.training.tally import Tally
 
 IMAGES = 64
 # 25 epochs of 4 steps are just enough for settings to be tried; without mirroring all see the same images.
@@ -28,14 +30,14 @@ class Scans(Dataset):
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     sd = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
-    def __init__(self, pixels, indices):
-        self.pixels, self.indices = pixels, indices
+    def __init__(self, pixels, labels):
+        self.pixels, self.labels = pixels, labels
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, i: int):
-        return (torch.from_numpy(self.pixels[i]).float() / 255 - self.mean) / self.sd, self.indices[i]
+        return (torch.from_numpy(self.pixels[i]).float() / 255 - self.mean) / self.sd, self.labels[i]
 
 
 class Order:
@@ -56,9 +58,9 @@ class Order:
 def network_and_loader(name: str, workers: int = 0, size: int = 224) -> tuple[torch.nn.Module, DataLoader]:
     """Make what every other loop learns with: a torchvision network of four outputs and torch's own loader."""
     device, data = choose_device("auto"), noise(IMAGES, "train", size)
-    network = gl.build_backbone(name, "scratch").network.to(device)
+    network = gl.build_backbone(name, weights=None).network.to(device)
     loader = DataLoader(
-        Scans(data.pixels, data.indices),
+        Scans(data.pixels, data.labels),
         CONFIG.batch_size,
         sampler=Order(),
         num_workers=workers,
@@ -68,19 +70,13 @@ def network_and_loader(name: str, workers: int = 0, size: int = 224) -> tuple[to
     return network, loader
 
 
-def plain(name: str, workers: int = 0, size: int = 224, keep_memory: bool = False) -> Epoch:
-    """Make the plain loop.
-
-    Args:
-        keep_memory: as `fit` keeps it, which says what that alone is worth.
-    """
+def plain(name: str, workers: int = 0, size: int = 224) -> Epoch:
+    """Make the plain loop."""
     network, loader = network_and_loader(name, workers, size)
     device = next(network.parameters()).device
     optimizer = torch.optim.Adam(network.parameters(), lr=CONFIG.lr)
-    kept = ExitStack()
-    kept.enter_context(freed_memory_kept() if keep_memory else nullcontext())
 
-    def epoch(_kept: ExitStack = kept) -> tuple[float, str]:
+    def epoch() -> tuple[float, str]:
         network.train()
         total = 0.0
         for images, targets in loader:
@@ -95,33 +91,35 @@ def plain(name: str, workers: int = 0, size: int = 224, keep_memory: bool = Fals
     return epoch
 
 
-def probed(name: str, size: int = 224) -> tuple[Speed, dict[Speed, float]]:
-    """The settings that `fit` would choose for a long run here, and all that it tries."""
-    pixels, targets = place(noise(IMAGES, "train", size), choose_device("auto"))
-    model = gl.build_backbone(name, "scratch").to(pixels.device)
-    with freed_memory_kept():  # as `fit` tries them
-        return choose_speed(model, pixels, targets, CONFIG, Memory())
-
-
 def ours(name: str, ready: bool = False, size: int = 224) -> Epoch:
-    """Make our loop, with the settings that the probe chooses.
+    """Make our loop, with the settings that `fit` takes here.
 
     Args:
         ready: the same batches in every epoch, made beforehand.
     """
-    pixels, targets = place(noise(IMAGES, "train", size), choose_device("auto"))
-    speed, _ = probed(name, size)
-    model = gl.build_backbone(name, "scratch").to(pixels.device, memory_format=memory_format(speed))
+    pixels, labels = place(noise(IMAGES, "train", size), choose_device("auto"))
+    model = gl.build_backbone(name, weights=None).to(pixels.device)
+    speed = suited(model, pixels.device)
+    learner = set_speed(model, speed)
     optimizer, draws = make_optimizer(model, CONFIG), torch.Generator().manual_seed(CONFIG.seed)
-    batches = list(training_batches(pixels, targets, CONFIG, draws)) if ready else None
-    kept = ExitStack()
-    kept.enter_context(freed_memory_kept())  # as `fit` does
+    batches = list(training_batches(pixels, labels, CONFIG, draws)) if ready else None
 
-    def epoch(_kept: ExitStack = kept) -> tuple[float, str]:
-        now = batches or training_batches(pixels, targets, CONFIG, draws)
-        return train_epoch(model, now, optimizer, speed)[0], settings(speed)
+    def epoch() -> tuple[float, str]:
+        return learn(learner, batches or training_batches(pixels, labels, CONFIG, draws), optimizer), settings(speed)
 
     return epoch
+
+
+def learn(model: torch.nn.Module, batches: Iterable, optimizer: torch.optim.Optimizer) -> float:
+    """One epoch as `fit` has it; gives the mean loss."""
+    model.train()
+    tally = Tally()
+    for images, labels in batches:
+        optimizer.zero_grad()
+        weights = Weights(labels, 4, balanced=False)(labels)
+        tally.add(*gradients(model, LOSSES["cross_entropy"], images, labels, weights), len(labels))
+        optimizer.step()
+    return tally.means(1, model, optimizer)[0]
 
 
 def settings(speed: Speed) -> str:

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from loops import learn
 from machine import facts
 
 import ggo_lab as gl
-from ggo_lab.training import train_epoch, training_batches
-from ggo_lab.training.devices import place
-from ggo_lab.training.steps import make_optimizer
+from ggo_lab.training import training_batches
+from ggo_lab.training.batches import place
+from ggo_lab.training.config import make_optimizer
 
 
 def measure(n: int) -> None:
@@ -30,12 +31,12 @@ def measure(n: int) -> None:
             pixels[start : start + 1000] = np.random.default_rng(start).integers(0, 256, (3, 64, 64), dtype=np.uint8)
         pixels.flush()
         names = np.arange(n).astype(str)
-        table = pd.DataFrame({"name": names, "patient": names, "grade": 1 + np.arange(n) % 4, "split": "train"})
-        images = gl.ImageSet(pixels, table, gl.Recipe(size=64))
-        model, config = gl.build_backbone("squeezenet1_0", "scratch"), gl.TrainConfig()
+        table = pd.DataFrame({"name": names, "patient": names, "label": np.arange(n) % 4, "split": "train"})
+        images = gl.images.ImageSet(pixels, table, gl.Recipe(size=64))
+        model, config = gl.build_backbone("squeezenet1_0", weights=None), gl.TrainConfig()
         stored, targets = place(images, torch.device("cpu"))
         batches = training_batches(stored, targets, config, torch.Generator().manual_seed(0))
-        train_epoch(model, (batch for batch, _ in zip(batches, range(40), strict=False)), make_optimizer(model, config))
+        learn(model, (batch for batch, _ in zip(batches, range(40), strict=False)), make_optimizer(model, config))
         status = Path("/proc/self/status").read_text()
         (anonymous,) = re.findall(r"RssAnon:\s+(\d+) kB", status)
     print(f"| {n:,} | {n * 3 * 64 * 64 / 1e6:,.0f} | {int(anonymous) / 1024:.0f} |", flush=True)

@@ -24,13 +24,13 @@ SCANS, SHAPE, SIZE = 120, (16, 64, 64), 64
 EPOCHS = 25  # of the small networks
 
 
-def outcomes(cohort: gl.Cohort, images: gl.ImageSet, seed: int) -> dict[str, tuple[bool, bool]]:
+def outcomes(cohort: gl.Cohort, images: gl.images.ImageSet, seed: int) -> dict[str, tuple[bool, bool]]:
     """For one seed: pitfall -> (caught where planted, alarm where clean)."""
     rng = np.random.default_rng(seed)
     images = split_anew(images, cohort, seed)
     leaked, scan = pf.plant_label_pixel(images), cohort.scan(seed)
     states = [[_noisy(split, rng) for _ in range(20)] for split in (images.validation, images.test)]
-    by_validation = int(np.argmax([np.mean(state.predicted == state.indices) for state in states[0]]))
+    by_validation = int(np.argmax([np.mean(state.predicted == state.labels) for state in states[0]]))
     losses, sizes = rng.uniform(0.5, 2, 5), [16, 16, 16, 16, 3]
     mean = float(np.average(losses, weights=sizes))
     model = nn.Linear(3, 4)
@@ -82,11 +82,11 @@ def outcomes(cohort: gl.Cohort, images: gl.ImageSet, seed: int) -> dict[str, tup
     return {name: (planted.caught, clean.caught) for name, (planted, clean) in pairs.items()}
 
 
-def _noisy(images: gl.ImageSet, rng: np.random.Generator, signal: float = 0.7) -> gl.Predictions:
+def _noisy(images: gl.images.ImageSet, rng: np.random.Generator, signal: float = 0.7) -> gl.Predictions:
     """Predictions of a network that is right more often than chance."""
-    logits = signal * np.eye(4)[images.indices] + rng.normal(0, 0.7, (len(images), 4))
+    logits = signal * np.eye(4)[images.labels] + rng.normal(0, 0.7, (len(images), 4))
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return gl.Predictions(images.names, images.patients, images.indices, shares)
+    return gl.Predictions(images.table, shares)
 
 
 def small_network(seed: int) -> Backbone:
@@ -97,10 +97,10 @@ def small_network(seed: int) -> Backbone:
         for given, made in ((3, 16), (16, 32), (32, 32)):
             layers += [nn.Conv2d(given, made, 3, stride=2, padding=1), nn.BatchNorm2d(made), nn.ReLU()]
         network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * (SIZE // 8) ** 2, 4))
-    return Backbone("resnet18", network, "scratch", "random")  # the name only says which sizes it takes
+    return Backbone.around(network, head="10")
 
 
-def judge_network(images: gl.ImageSet, seed: int) -> tuple[float, dict[str, bool]]:
+def judge_network(images: gl.images.ImageSet, seed: int) -> tuple[float, dict[str, bool]]:
     """Train a network; give its macro-F1 on the test split, and whether each detector is alarmed."""
     model = small_network(seed)
     config = gl.TrainConfig(max_epochs=EPOCHS, patience=EPOCHS, seed=seed, speed="plain")
@@ -114,13 +114,13 @@ def judge_network(images: gl.ImageSet, seed: int) -> tuple[float, dict[str, bool
     return score, {name: found.caught for name, found in alarms.items()}
 
 
-def split_anew(images: gl.ImageSet, cohort: gl.Cohort, seed: int) -> gl.ImageSet:
+def split_anew(images: gl.images.ImageSet, cohort: gl.Cohort, seed: int) -> gl.images.ImageSet:
     """The images with the splits of another seed."""
     split = cohort.split_by_patient(seed=seed).table.set_index("name")["split"]
     return replace(images, table=images.table.assign(split=images.table["name"].map(split)))
 
 
-def networks(cohort: gl.Cohort, images: gl.ImageSet, seeds: int) -> None:
+def networks(cohort: gl.Cohort, images: gl.images.ImageSet, seeds: int) -> None:
     """Print how often networks that learnt from leaked and from clean images are caught."""
     judged = {"leaked": [], "clean": []}
     for seed in range(seeds):

@@ -29,8 +29,11 @@ PARTS = {
     "head_only": ["resnet50"],
     "lung_recipes": ["--seeds", "2"],
     "viewers": [],
+    "kill": ["--times", "5"],
     "course": [],
 }
+# What takes longer than all of those: run by name or with --full; its results are in the README too.
+LONG = ("course_defaults", "formulations", "learning_curve", "nine_networks")
 
 
 def run(name: str, options: list[str], seconds: float | None) -> str:
@@ -46,7 +49,7 @@ def run(name: str, options: list[str], seconds: float | None) -> str:
 def report() -> None:
     """Put the tables of results/*.json between README.md's markers."""
     lines = [BEGIN]
-    for name in PARTS:
+    for name in (*PARTS, *LONG):
         path = FOLDER / f"{name}.json"
         if not path.exists():
             continue
@@ -67,7 +70,7 @@ def main(only: list[str], minutes: float, full: bool) -> int:
         if left is not None and left < 30:
             wrong.append(f"{name}: left out, time was over")
             continue
-        options = [] if full else PARTS[name]
+        options = [] if full else PARTS.get(name, [])
         if name == "course" and not full:
             options = ["--minutes", f"{max(left / 60 - 2, 0):.1f}"]  # the last notebook ends within two minutes
         wrong += filter(None, [run(name, options, left)])
@@ -79,9 +82,10 @@ def main(only: list[str], minutes: float, full: bool) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, *LONG], metavar="NAME")
     parser.add_argument("--minutes", type=float, default=25.0, help="for all of them together")
     parser.add_argument("--full", action="store_true", help="all turns and sizes")
     parser.add_argument("--report", action="store_true", help="only write the README's tables anew")
     arguments = parser.parse_args()
-    sys.exit(report() if arguments.report else main(arguments.only, arguments.minutes, arguments.full))
+    chosen = arguments.only or [*PARTS, *(LONG if arguments.full else ())]
+    sys.exit(report() if arguments.report else main(chosen, arguments.minutes, arguments.full))

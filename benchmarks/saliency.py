@@ -21,8 +21,8 @@ import numpy as np
 import ggo_lab as gl
 
 SHAPE, SIZE = (32, 160, 160), 160
-RECIPE = gl.Recipe(where="lungs", crop="lungs", size=SIZE)
-ASKED = gl.Grade.SEVERE
+RECIPE = gl.Recipe(pick="lungs", crop="lungs", size=SIZE)
+ASKED = gl.GGO_SEVERITY.label_of("severe")
 EPOCHS, TRAINED, UNTRAINED = 14, 3, 2  # of the first kind one would be luck: maps differ from run to run
 DRAWS = 4000
 
@@ -46,7 +46,7 @@ METHODS = {
     "Grad-CAM, layer3, 10 x 10 cells": cam_at("layer3"),
     "Grad-CAM, layer2, 20 x 20 cells": cam_at("layer2"),
     "occlusion, 5 x 5 cells": partial(gl.occlusion, cells=5),
-    "integrated gradients, pixels": partial(gl.integrated_gradients, steps=8),
+    "integrated gradients, pixels": partial(gl.saliency.integrated_gradients, steps=8),
 }
 
 
@@ -54,17 +54,16 @@ class Judged:
     """A test scan: its image, and where lungs and lesions lie in it."""
 
     def __init__(self, scan: gl.Scan, lungs: np.ndarray):
-        slices = gl.choose_slices(scan, RECIPE, lungs)
-        self.scan, self.lungs, self.slices = scan, lungs, slices
-        self.image = gl.scan_to_image(scan, RECIPE, lungs, slices)
-        self.inside = scan.truth.lungs[list(slices)]
-        self.lesions = scan.truth.lesions[list(slices)] & self.inside
+        self.cut = RECIPE.cut(scan, lungs)
+        self.slices, self.image = self.cut.slices, self.cut.image()
+        self.inside = scan.truth.lungs[list(self.slices)]
+        self.lesions = scan.truth.lesions[list(self.slices)] & self.inside
         self.covered = self.lesions.sum() / self.inside.sum()
 
     def times_even(self, model: gl.Backbone, method: Callable) -> float:
         """How many times more of the heat in the lungs lies in lesions than even heat would; 1 where there is none."""
         heat = np.broadcast_to(method(model, self.image, ASKED), self.image.shape)
-        laid = np.stack([gl.image_to_scan_grid(plane, self.scan, RECIPE, self.lungs) for plane in heat])
+        laid = np.stack(list(self.cut.lay(heat).values()))
         total = laid[self.inside].sum()
         return float(laid[self.lesions].sum() / total / self.covered) if total > 0 else 1.0
 
@@ -76,9 +75,9 @@ def interval(values: np.ndarray, rng: np.random.Generator) -> str:
     return f"{values.mean():+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def learnt(images: gl.ImageSet, seed: int) -> gl.Backbone:
+def learnt(images: gl.images.ImageSet, seed: int) -> gl.Backbone:
     """A network that has learnt from the train split."""
-    model = gl.build_backbone("resnet18", extent="scratch", seed=seed)
+    model = gl.build_backbone("resnet18", weights=None, seed=seed)
     config = gl.TrainConfig(lr=5e-4, max_epochs=EPOCHS, patience=EPOCHS, seed=seed)
     gl.fit(model, images.train, images.validation, config, progress=False)
     return model
@@ -91,10 +90,10 @@ def main(scans: int) -> None:
     images = gl.prepare(cohort, RECIPE, progress=False)
     trained = [learnt(images, seed) for seed in range(TRAINED)]
     scores = [gl.evaluate(gl.predict(model, images.test)).macro_f1 for model in trained]
-    rows = np.flatnonzero((cohort.table["split"] == "test") & (cohort.table["true_grade"] < ASKED))
+    rows = np.flatnonzero((cohort.table["split"] == "test") & (cohort.table["true_label"] < ASKED))
     opened = [cohort.scan(int(row)) for row in rows]
     judged = [Judged(scan, gl.segment_lungs(scan)) for scan in opened]
-    untrained = [gl.build_backbone("resnet18", extent="scratch", seed=seed).eval() for seed in range(UNTRAINED)]
+    untrained = [gl.build_backbone("resnet18", weights=None, seed=seed).eval() for seed in range(UNTRAINED)]
     print(
         f"{TRAINED} ResNet-18 at {SIZE} x {SIZE}, macro-F1 {', '.join(f'{score:.2f}' for score in scores)} on "
         f"{len(images.test)} scans; maps of {len(judged)} mild and moderate ones, whose lesions cover "

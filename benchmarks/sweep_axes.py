@@ -24,7 +24,7 @@ from ggo_lab.sweeps import sweep
 RESULTS = Path(__file__).parent / "results"
 AXES = {
     "backbone": ["alexnet", "squeezenet1_0", "resnet18"],
-    "extent": ["scratch"],
+    "extent": ["all"],
     "batch_size": [16, 64],  # the log: 16 to 256
     "lr": [1e-3, 1e-4],  # the log: 1e-3, but for one run
     "max_epochs": [5, 20],  # the log: up to 500
@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
     print(images, flush=True)
     # In the same arithmetic everywhere, so that another machine finds the same table.
     config = gl.TrainConfig(patience=5, speed="plain")
-    table = sweep(images, folder, AXES, config, weights="none", jobs=2)
+    table = sweep(images, folder, AXES, config, weights=None, jobs=2)
     if len(table) != len(pd.MultiIndex.from_product(AXES.values())):
         sys.exit(
             f"{folder} holds {len(table)} runs. Too few: the others are claimed by workers that live, or did lately. "

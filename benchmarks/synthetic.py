@@ -6,9 +6,9 @@ import pandas as pd
 import ggo_lab as gl
 
 
-def images(n: int, split: str, size: int = 224, seed: int = 0) -> gl.ImageSet:
+def images(n: int, split: str, size: int = 224, seed: int = 0) -> gl.images.ImageSet:
     """Make n images of noise, with the four grades in turn."""
     pixels = np.random.default_rng(seed).integers(0, 256, (n, 3, size, size), dtype=np.uint8)
     names = [f"{split}-{i}" for i in range(n)]
-    table = pd.DataFrame({"name": names, "patient": names, "grade": 1 + np.arange(n) % 4, "split": split})
-    return gl.ImageSet(pixels, table, gl.Recipe(size=size))
+    table = pd.DataFrame({"name": names, "patient": names, "label": np.arange(n) % 4, "split": split})
+    return gl.images.ImageSet(pixels, table, gl.Recipe(size=size))

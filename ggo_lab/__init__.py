@@ -5,7 +5,7 @@ The whole course in seven lines:
     import ggo_lab as gl
     cohort  = gl.phantom_cohort()
     images  = gl.prepare(cohort, gl.Recipe())
-    model   = gl.build_backbone("resnet18", extent="all", weights="imagenet")
+    model   = gl.build_backbone("resnet18", extent="head", weights="best")
     history = gl.fit(model, images.train, images.validation, gl.TrainConfig())
     report  = gl.evaluate(gl.predict(model, images.test))
     gl.PredictionViewer(cohort, model, report)
@@ -13,88 +13,51 @@ The whole course in seven lines:
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-# Room -> its public names. They are imported when first used: `import ggo_lab` alone must not wait for torch.
+# Room -> what a learner uses of it, at the top; the rest is reached through its room, as gl.cohort.stoic. All is
+# imported when first used: `import ggo_lab` alone must not wait for torch.
 _ROOMS = {
     "errors": ["GgoLabError", "ScanError", "CohortError", "ModelError", "ChoiceError"],
-    "storage": ["cache_folder"],
-    "grades": ["Grade", "GRADE_NAMES", "BAND_EDGES", "grade_of"],
-    "scan": ["Scan", "Truth", "Window", "WINDOWS", "PADDING_HU", "window", "check_hu"],
-    "readers": ["read_scan", "read_labels", "write_nifti"],
+    "storage": [],
+    "tasks": ["Task", "GGO_SEVERITY"],
+    "scan": ["Scan", "PADDING_HU", "WINDOWS", "window"],
+    "readers": ["read_scan", "write_nifti"],
     "phantom": ["make_phantom"],
-    "cohort": [
-        "Cohort",
-        "Findings",
-        "phantom_cohort",
-        "read_cohort",
-        "cov19_ctdb",
-        "mosmed",
-        "covid_ct_md",
-        "stoic",
-        "write_predictions",
-        "write_as_cov19_ctdb",
-        "write_as_mosmed",
-    ],
-    "lungs": ["segment_lungs", "split_lungs", "ggo_fraction", "GgoFraction"],
-    "images": [
-        "Recipe",
-        "ImageSet",
-        "choose_slices",
-        "scan_to_image",
-        "image_to_scan_grid",
-        "image_set_of",
-        "prepare",
-    ],
-    "backbones": ["BACKBONES", "Backbone", "build_backbone", "count_parameters", "parameter_table"],
-    "training": ["TrainConfig", "History", "fit", "save_model", "load_model"],
+    "cohort": ["Cohort", "phantom_cohort", "read_cohort", "cov19_ctdb", "mosmed", "real_scans"],
+    "lungs": ["find_lungs", "segment_lungs", "ggo_fraction"],
+    "images": ["Recipe", "image_set_of", "prepare"],
+    "backbones": ["BACKBONES", "Backbone", "added", "build_backbone", "count_parameters", "read_slices"],
+    "training": ["TrainConfig", "fit", "fastest", "save_model", "load_model"],
     "evaluation": [
         "Predictions",
-        "Report",
-        "Comparison",
         "predict",
         "evaluate",
         "compare",
-        "how_many_scans_needed",
-        "ggo_baseline",
-        "Reliability",
         "reliability",
         "fit_temperature",
         "calibrate",
         "risk_coverage",
-        "GradeSets",
         "conformal_sets",
         "wilson",
     ],
-    "sweeps": ["sweep", "sweep_table"],
-    "saliency": [
-        "Saliency",
-        "explain",
-        "grad_cam",
-        "occlusion",
-        "integrated_gradients",
-        "share_inside",
-        "pointing_game",
-        "deletion_insertion",
-        "randomise_layers",
-        "shuffle_labels",
-    ],
+    "curtain": ["behind_the_curtain"],
+    "sweeps": ["sweep"],
+    "saliency": ["explain", "grad_cam", "occlusion", "share_inside"],
     "pitfalls": [],  # names that belong together: gl.pitfalls.plant_label_pixel
     "plots": [
         "use_style",
         "plot_slice",
         "plot_image",
-        "plot_grade_counts",
         "plot_history",
         "plot_confusion",
         "plot_scores",
         "plot_comparison",
         "plot_reliability",
-        "plot_risk_coverage",
         "plot_probabilities",
     ],
     "viewers": ["SliceViewer", "PredictionViewer", "link"],
-    "course": ["RIGHT", "exercise", "check_text"],
+    "course": ["start_lesson", "caption", "RIGHT", "NOTED", "exercise", "check_text", "reading"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""A task that a network of three layers learns in a second: the higher the grade, the larger the bright square."""
+"""A task that a network of three layers learns in a second: the higher the label, the larger the bright square."""
 
 import numpy as np
 import pandas as pd
@@ -13,17 +13,17 @@ SIZE = 32
 
 
 def squares(n, split, seed=0):
-    """A task that can be learnt: the higher the grade, the larger the bright square."""
+    """A task that can be learnt: the higher the label, the larger the bright square."""
     rng = np.random.default_rng(seed)
-    grades = 1 + np.arange(n) % 4
+    labels = np.arange(n) % 4
     pixels = rng.integers(0, 60, (n, 3, SIZE, SIZE), dtype=np.uint8)
-    for image, grade in zip(pixels, grades, strict=True):
-        side = 7 * grade
+    for image, label in zip(pixels, labels, strict=True):
+        side = 7 * (1 + label)
         top, left = rng.integers(0, SIZE - side, 2)
         image[:, top : top + side, left : left + side] += 150
     names = [f"{split}{seed}-{i}" for i in range(n)]
-    table = pd.DataFrame({"name": names, "patient": names, "grade": pd.array(grades, dtype="Int64"), "split": split})
-    return gl.ImageSet(pixels, table, gl.Recipe(size=SIZE))
+    table = pd.DataFrame({"name": names, "patient": names, "label": pd.array(labels, dtype="Int64"), "split": split})
+    return gl.images.ImageSet(pixels, table, gl.Recipe(size=SIZE))
 
 
 TRAIN, VALIDATION = squares(40, "train"), squares(20, "validation")
@@ -42,7 +42,7 @@ def tiny(seed=0, dropout=0.0):
             nn.Dropout(dropout),
             nn.Linear(128, 4),
         )
-    return Backbone("resnet18", network, "scratch", "random")
+    return Backbone.around(network, head="6", size=SIZE, name="tiny")
 
 
 def config(**settings):
@@ -56,7 +56,7 @@ def quick(model=None, train=TRAIN, validation=VALIDATION, **settings):
 
 
 def tensors(images):
-    return torch.from_numpy(images.pixels), torch.from_numpy(images.indices)
+    return torch.from_numpy(images.pixels), torch.from_numpy(images.labels)
 
 
 def copied(model):

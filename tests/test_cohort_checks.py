@@ -19,7 +19,7 @@ def cohort(scans=None, **columns):
     base = {
         "name": [f"s{i}" for i in range(n)],
         "patient": [f"p{i}" for i in range(n)],
-        "grade": [1 + i % 4 for i in range(n)],
+        "label": [i % 4 for i in range(n)],
         "split": ["train"] * n,
     }
 
@@ -37,7 +37,7 @@ def said(findings, topic):
 
 
 def test_a_sound_cohort_has_nothing_to_mend():
-    sound = cohort(patient=[f"p{i // 2}" for i in range(80)], grade=[1 + i % 4 for i in range(80)])
+    sound = cohort(patient=[f"p{i // 2}" for i in range(80)], label=[i % 4 for i in range(80)])
     findings = sound.check()
     assert {f.status for f in findings} == {"fine"}
     assert said(findings, "patients") == ["fine: 80 scans of 40 patients, each in one split only."]
@@ -46,32 +46,37 @@ def test_a_sound_cohort_has_nothing_to_mend():
 def test_what_was_edited_into_the_table_is_found():
     spoilt = cohort(patient=["p", "p", "q"], split=["train", "train", None])
     spoilt.table.loc[1, "split"] = "test"
-    spoilt.table.loc[2, "grade"] = 7
+    spoilt.table.loc[2, "label"] = 7
     findings = spoilt.check()
     assert said(findings, "patients")[0].startswith("wrong: Patients are in more than one split")
-    assert said(findings, "grades") == ["wrong: Scans have a grade that is not 1, 2, 3 or 4. s2"]
+    assert said(findings, "labels") == [
+        "wrong: Scans have a label that is none of 0 (mild), 1 (moderate), 2 (severe), 3 (critical). s2"
+    ]
+    assert "no label of this task" in repr(spoilt)
+    with pytest.raises(gl.CohortError, match="label holds 7"):
+        _ = spoilt.labels
 
 
 def test_every_scan_its_own_patient_is_worth_a_look():
-    assert said(cohort(grade=[1, 2]).check(), "patients")[0].startswith("look: Each of the 2 scans")
+    assert said(cohort(label=[0, 1]).check(), "patients")[0].startswith("look: Each of the 2 scans")
 
 
-def test_scans_that_cannot_teach_are_named_and_test_scans_without_a_grade_are_not():
-    findings = cohort(grade=[1, None, None], split=["train", "validation", "test"]).check()
-    assert said(findings, "grades")[0].startswith("look: Scans of train or validation have no grade")
-    assert said(findings, "grades")[0].endswith("s1")
-    assert said(cohort(grade=[1, None], split=["train", "test"]).check(), "grades")[0].startswith("fine: 1 scans")
+def test_scans_that_cannot_teach_are_named_and_test_scans_without_a_label_are_not():
+    findings = cohort(label=[0, None, None], split=["train", "validation", "test"]).check()
+    assert said(findings, "labels")[0].startswith("look: Scans of train or validation have no label")
+    assert said(findings, "labels")[0].endswith("s1")
+    assert said(cohort(label=[0, None], split=["train", "test"]).check(), "labels")[0].startswith("fine: 1 scans")
 
 
 def test_rare_grades_are_called_out_in_words_with_the_floor():
     # The paper's validation split: 31/20/45/5.
-    grades = [1] * 31 + [2] * 20 + [3] * 45 + [4] * 5
-    (told,) = said(cohort(grade=grades, split=["validation"] * 101).check(), "class counts")
+    labels = [0] * 31 + [1] * 20 + [2] * 45 + [3] * 5
+    (told,) = said(cohort(label=labels, split=["validation"] * 101).check(), "class counts")
     assert told.startswith("look: validation: 31 mild, 20 moderate, 45 severe, 5 critical.")
     assert "recall of critical by 20 points" in told and "mild by" not in told
     # F1 of always answering severe is 2 x 45 / (45 + 101) for severe and 0 for the rest: 0.616 / 4.
     assert "Always answering severe scores macro-F1 0.15" in told
-    (told,) = said(cohort(grade=[1] * 10 + [3] * 12).check(), "class counts")
+    (told,) = said(cohort(label=[0] * 10 + [2] * 12).check(), "class counts")
     assert "No scan is moderate or critical" in told
 
 
@@ -88,13 +93,13 @@ def test_contents_tell_what_cannot_be_read_and_what_is_empty():
     ("columns", "told"),
     [
         ({"split": ["train", "test"]}, "wrong: Groups with the same voxels stand in two splits"),
-        ({"grade": [1, 2]}, "wrong: Groups with the same voxels stand with two grades"),
+        ({"label": [1, 2]}, "wrong: Groups with the same voxels stand with two labels"),
         ({}, "wrong: Groups with the same voxels stand under two patients"),
         ({"patient": ["p", "p"]}, "look: Groups with the same voxels stand twice"),
     ],
 )
 def test_doubles_are_found_by_content(columns, told):
-    twins = cohort([noise(0), noise(0)], **{"grade": [1, 1], **columns})
+    twins = cohort([noise(0), noise(0)], **{"label": [1, 1], **columns})
     (found,) = said(twins.check(contents=True, progress=False), "same content")
     assert found.startswith(told) and found.endswith("s0 = s1")
 
@@ -127,7 +132,7 @@ def test_findings_show_every_name_and_hide_none():
 
 
 def test_subsets_and_new_splits_keep_the_findings():
-    parent = cohort(grade=[1, 2, 3])
+    parent = cohort(label=[1, 2, 3])
     parent.findings = Findings([Finding("look", "missing", "One file.")])
     assert len(parent.train.findings) == len(parent.split_by_patient().findings) == 1
     assert "1 things to look at in .findings" in parent._repr_html_()

@@ -68,13 +68,13 @@ def edition_2023(root):
 def test_cov19_ctdb_reads_both_editions(tmp_path, edition):
     edition(tmp_path)
     cohort = gl.cov19_ctdb(tmp_path)
-    assert dict(zip(cohort.names, cohort.table["grade"].fillna(0), strict=True)) == {
-        "train/ct_scan_0": 1,
-        "train/ct_scan_1": 4,
-        "validation/ct_scan_0": 2,
-        "validation/ct_scan_1": 3,
-        "test/test_ct_scan_9": 0,
-        "test/test_ct_scan_10": 0,
+    assert dict(zip(cohort.names, cohort.labels, strict=True)) == {
+        "train/ct_scan_0": 0,
+        "train/ct_scan_1": 3,
+        "validation/ct_scan_0": 1,
+        "validation/ct_scan_1": 2,
+        "test/test_ct_scan_9": -1,
+        "test/test_ct_scan_10": -1,
     }
     assert cohort.table["split"].tolist() == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
     scan = cohort.scan("validation/ct_scan_1")
@@ -113,7 +113,7 @@ def test_cov19_ctdb_names_whatever_does_not_fit(tmp_path):
     rows += [("ct_scan_6", 1), ("ct_scan_77", 2), ("scan 5", 4)]
     partition(rows, tmp_path / "ICASSP_severity_train_partition.xlsx")
     cohort = gl.cov19_ctdb(tmp_path)
-    assert cohort.names == ["train/ct_scan_0", "train/ct_scan_3"] and cohort.table["grade"].tolist() == [1, 3]
+    assert cohort.names == ["train/ct_scan_0", "train/ct_scan_3"] and cohort.labels.tolist() == [0, 2]
     wrong = "\n".join(f"{f.what} {', '.join(f.names)}" for f in cohort.findings.of("wrong"))
     assert "ct_scan_1: 5" in wrong
     assert "Scans of ICASSP_severity_train_partition.xlsx have no folder with slices. ct_scan_6, ct_scan_77" in wrong
@@ -131,7 +131,25 @@ def test_cov19_ctdb_refuses_tables_that_contradict_each_other(tmp_path):
         gl.cov19_ctdb(tmp_path)
 
 
-@pytest.mark.parametrize("load", [gl.cov19_ctdb, gl.mosmed, gl.covid_ct_md, gl.stoic, gl.Cohort.from_folder])
+@pytest.mark.parametrize(("edition", "tests"), [(edition_2022, 1), (edition_2023, 2)])
+def test_cov19_ctdb_is_also_the_detection_challenge(tmp_path, edition, tests):
+    edition(tmp_path)
+    cohort = gl.cov19_ctdb(tmp_path, gl.tasks.COVID_DETECTION)
+    assert cohort.task == gl.tasks.COVID_DETECTION and not cohort.findings.of("wrong")
+    assert cohort.counts().to_dict("index") == {
+        "train": {"non-covid": 1, "covid": 3, "unknown": 0},
+        "validation": {"non-covid": 1, "covid": 2, "unknown": 0},
+        "test": {"non-covid": 0, "covid": 0, "unknown": tests},
+    }
+    assert cohort.row("train/non-covid/ct_scan_0")["label"] == 0 and cohort.row("train/covid/ct_scan_2")["label"] == 1
+    assert cohort.scan("validation/covid/ct_scan_1").shape == cohort.scan(-1).shape
+    with pytest.raises(gl.ChoiceError, match="task="):
+        gl.cov19_ctdb(tmp_path, gl.tasks.MOSMED)
+
+
+@pytest.mark.parametrize(
+    "load", [gl.cov19_ctdb, gl.mosmed, gl.cohort.covid_ct_md, gl.cohort.stoic, gl.Cohort.from_folder]
+)
 def test_a_folder_without_the_set_is_refused_in_one_sentence(tmp_path, load):
     with pytest.raises(gl.CohortError, match="no such folder"):
         load(tmp_path / "absent")
@@ -149,17 +167,19 @@ def test_cov19_ctdb_refuses_a_table_without_its_columns(tmp_path):
 
 def test_predictions_are_written_in_the_challenges_form(tmp_path):
     names = ["test/test_ct_scan_10", "test/test_ct_scan_9", "test/test_ct_scan_2"]
-    predictions = SimpleNamespace(names=names, probabilities=np.eye(4)[[0, 0, 3]])
-    paths = gl.write_predictions(predictions, tmp_path / "submission")
+    predictions = SimpleNamespace(names=names, predicted=np.array([0, 0, 3]), task=gl.GGO_SEVERITY)
+    paths = gl.cohort.write_predictions(predictions, tmp_path / "submission")
     assert [p.name for p in paths] == ["mild.csv", "moderate.csv", "severe.csv", "critical.csv"]
     assert paths[0].read_text(encoding="utf-8") == "test_ct_scan_9\ntest_ct_scan_10\n"
     assert (
         paths[1].read_text(encoding="utf-8") == paths[2].read_text(encoding="utf-8") == ""
         and paths[3].read_text(encoding="utf-8") == "test_ct_scan_2\n"
     )
-    twice = SimpleNamespace(names=["train/ct_scan_1", "validation/ct_scan_1"], probabilities=np.eye(4)[[0, 1]])
+    twice = SimpleNamespace(
+        names=["train/ct_scan_1", "validation/ct_scan_1"], predicted=np.array([0, 1]), task=gl.GGO_SEVERITY
+    )
     with pytest.raises(gl.CohortError, match="one split"):
-        gl.write_predictions(twice, tmp_path)
+        gl.cohort.write_predictions(twice, tmp_path)
 
 
 def tiny(seed=1):
@@ -185,10 +205,15 @@ def test_mosmed_reads_categories_and_masks(tmp_path):
     scan = mosmed_tree(root, studies, registry)
     cohort = gl.mosmed(tmp_path)
     assert cohort.names == ["study_0001", "study_0002", "study_0003"]
-    assert cohort.table["grade"].fillna(0).tolist() == [0, 2, 4]
+    assert cohort.task == gl.tasks.MOSMED and cohort.labels.tolist() == [0, 2, 4]
+    four = cohort.graded_as(gl.GGO_SEVERITY)
+    assert four.task == gl.GGO_SEVERITY and four.labels.tolist() == [-1, 1, 3]
+    assert cohort.graded_as(gl.tasks.COVID_DETECTION).labels.tolist() == [0, 1, 1]
+    with pytest.raises(gl.ChoiceError, match="no bands"):
+        cohort.graded_as(gl.tasks.DIAGNOSIS)
     assert cohort.table["category"].tolist() == ["CT-0", "CT-2", "CT-4"]
     assert cohort.table["mask"].isna().tolist() == [True, False, True]
-    assert np.array_equal(gl.read_labels(cohort.row(1)["mask"]), scan.truth.lesions)
+    assert np.array_equal(gl.readers.read_labels(cohort.row(1)["mask"]), scan.truth.lesions)
     assert np.array_equal(cohort.scan(2).hu, scan.hu)
     assert not cohort.findings.of("wrong") and "254/684/125/45/2" in said(cohort, "found")
 
@@ -211,7 +236,7 @@ def test_mosmed_names_what_the_registry_contradicts(tmp_path):
 def test_mosmed_without_its_registry_goes_by_the_folders(tmp_path):
     mosmed_tree(tmp_path, ["CT-1/study_0002.nii.gz"], None)
     cohort = gl.mosmed(tmp_path)
-    assert cohort.table["grade"].tolist() == [1] and "No dataset_registry.xlsx" in said(cohort, "missing")
+    assert cohort.labels.tolist() == [1] and "No dataset_registry.xlsx" in said(cohort, "missing")
 
 
 def write_dicom(folder, patient, hu=None, n=3):
@@ -247,10 +272,11 @@ def test_covid_ct_md_reads_patients_by_diagnosis(tmp_path, ending):
     (root / f"Normal {ending}" / "normal002").mkdir()
     (root / f"Normal {ending}" / "list.txt").write_text("a list")
     (root / "Index.csv").write_text("Patient\nP001\n")
-    cohort = gl.covid_ct_md(tmp_path)
+    cohort = gl.cohort.covid_ct_md(tmp_path)
     told = dict(zip(cohort.names, cohort.table["diagnosis"], strict=True))
     assert told == {"P001": "COVID-19", "cap001": "CAP", "normal001": "normal"}
-    assert cohort.table["grade"].isna().all() and cohort.scan("P001").shape == (3, 16, 16)
+    assert [cohort.task.names[label] for label in cohort.labels] == list(cohort.table["diagnosis"])
+    assert cohort.task == gl.tasks.DIAGNOSIS and cohort.scan("P001").shape == (3, 16, 16)
     assert "normal002" in said(cohort, "empty") and "list.txt" in said(cohort, "left out")
     assert "Index.csv" in said(cohort, "left out") and "169/60/76" in said(cohort, "found")
 
@@ -264,10 +290,11 @@ def test_stoic_reads_outcomes(tmp_path):
     for name in ("10", "2", "8"):
         image = sitk.GetImageFromArray(tiny().hu)
         sitk.WriteImage(image, str(tmp_path / "data" / "mha" / f"{name}.mha"))
-    cohort = gl.stoic(tmp_path)
+    cohort = gl.cohort.stoic(tmp_path)
     rows = cohort.table.set_index("name")
     assert rows.loc[["10", "2"], "severe"].tolist() == [0, 1] and rows.loc[["10", "2"], "covid"].tolist() == [1, 1]
-    assert pd.isna(rows.loc["8", "severe"]) and cohort.table["grade"].isna().all()
+    assert pd.isna(rows.loc["8", "severe"])
+    assert cohort.task == gl.tasks.SEVERE_OUTCOME and rows["label"].equals(rows["severe"].rename("label"))
     assert cohort.scan("2").shape == (8, 32, 32)
     assert "7" in said(cohort, "missing") and "8" in said(cohort, "does not match")
 
@@ -326,7 +353,7 @@ def test_a_damaged_table_is_refused(tmp_path, content):
 def test_the_data_readme_names_only_what_the_package_has():
     text = (Path(__file__).parents[1] / "data" / "README.md").read_text(encoding="utf-8")
     called = set(re.findall(r"\bgl\.([\w.]+)", text))
-    assert {"cov19_ctdb", "mosmed", "covid_ct_md", "stoic", "read_cohort", "Cohort.from_folder"} <= called
+    assert {"cov19_ctdb", "mosmed", "cohort.covid_ct_md", "cohort.stoic", "read_cohort", "Cohort.from_folder"} <= called
     for name in called:
         assert operator.attrgetter(name)(gl), name
     for anchor in re.findall(r"\]\(#([\w-]+)\)", text):

@@ -17,17 +17,17 @@ N, SHAPE = 8, (8, 32, 32)
 
 @pytest.fixture(scope="module")
 def cohort():
-    """Eight phantoms in all three splits, two of them without a grade."""
+    """Eight phantoms in all three splits, two of them without a label."""
     table = gl.phantom_cohort(N, seed=1, shape=SHAPE).table
     table["split"] = ["train"] * 3 + ["validation"] * 3 + ["test"] * 2
-    table["grade"] = [1, 2, None, 3, 4, None, 1, 2]
+    table["label"] = [0, 1, None, 2, 3, None, 0, 1]
     scans = {name: gl.make_phantom(involvement=0.3, seed=i, shape=SHAPE) for i, name in enumerate(table["name"])}
     return gl.Cohort(table, lambda row: scans[row["name"]], lambda row: row["name"])
 
 
 @pytest.mark.parametrize("edition", [2022, 2023])
 def test_cov19_ctdb_goes_round(tmp_path, cohort, edition):
-    root = gl.write_as_cov19_ctdb(cohort, tmp_path / "out", edition, jobs=1, progress=False)
+    root = gl.cohort.write_as_cov19_ctdb(cohort, tmp_path / "out", edition, jobs=1, progress=False)
     tables = sorted(p.name for p in root.iterdir() if p.is_file() and not p.name.startswith("."))
     if edition == 2023:
         assert tables == ["ICASSP_severity_train_partition.xlsx", "ICASSP_severity_validation_partition.xlsx"]
@@ -39,7 +39,7 @@ def test_cov19_ctdb_goes_round(tmp_path, cohort, edition):
         *("train/ct_scan_0", "train/ct_scan_1", "validation/ct_scan_0", "validation/ct_scan_1"),
         *("test/ct_scan_0", "test/ct_scan_1"),
     ]
-    assert back.table["grade"].fillna(0).tolist() == [1, 2, 3, 4, 0, 0]
+    assert back.labels.tolist() == [0, 1, 2, 3, -1, -1]
     assert not back.findings.of("wrong") and "2  Scans are without COVID-19" in repr(back.findings)
     for row, name in ((0, "train/ct_scan_0"), (7, "test/ct_scan_1")):
         written, read = cohort.scan(row).hu, back.scan(name).hu
@@ -50,21 +50,21 @@ def test_cov19_ctdb_goes_round(tmp_path, cohort, edition):
 
 
 def test_mosmed_goes_round(tmp_path, cohort):
-    root = gl.write_as_mosmed(cohort, tmp_path / "out", jobs=1, progress=False)
+    root = gl.cohort.write_as_mosmed(cohort, tmp_path / "out", jobs=1, progress=False)
     registry = pd.read_excel(root / "dataset_registry.xlsx")
     assert registry["category"].tolist() == ["CT-0", "CT-0", "CT-1", "CT-1", "CT-2", "CT-2", "CT-3", "CT-4"]
     back = gl.mosmed(root)
     assert back.names == [f"study_{n:04d}" for n in range(1, 9)]
-    assert back.table["grade"].fillna(0).tolist() == [0, 0, 1, 1, 2, 2, 3, 4] and not back.findings.of("wrong")
+    assert back.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 4] and not back.findings.of("wrong")
     names = json.loads((root / ".written_by_ggo_lab.json").read_text(encoding="utf-8"))["names"]
     for place, name in names.items():
         study = place.split("/")[-1].removesuffix(".nii.gz")
         scan = cohort.scan(name)
         assert np.array_equal(back.scan(study).hu, scan.hu)
-        assert np.array_equal(gl.read_labels(back.row(study)["mask"]), scan.truth.lesions)
+        assert np.array_equal(gl.readers.read_labels(back.row(study)["mask"]), scan.truth.lesions)
 
 
-@pytest.mark.parametrize("write", [gl.write_as_cov19_ctdb, gl.write_as_mosmed])
+@pytest.mark.parametrize("write", [gl.cohort.write_as_cov19_ctdb, gl.cohort.write_as_mosmed])
 def test_an_interrupted_writing_goes_on_where_it_stopped(tmp_path, cohort, write):
     opened = []
 
@@ -109,7 +109,7 @@ MOMENTS = {
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that can copy a process")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_at_any_moment_the_next_call_finishes_and_leaves_nothing_else(tmp_path, cohort, moment, monkeypatch):
-    write = gl.write_as_mosmed if "study" in moment else gl.write_as_cov19_ctdb
+    write = gl.cohort.write_as_mosmed if "study" in moment else gl.cohort.write_as_cov19_ctdb
     child = os.fork()
     if child == 0:
         try:
@@ -137,24 +137,24 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path, cohort, m
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", no_space)
         with pytest.raises(gl.GgoLabError, match="No space left"):
-            gl.write_as_cov19_ctdb(cohort, tmp_path / "out", jobs=1, progress=False)
+            gl.cohort.write_as_cov19_ctdb(cohort, tmp_path / "out", jobs=1, progress=False)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".json"]
-    assert len(gl.cov19_ctdb(gl.write_as_cov19_ctdb(cohort, tmp_path / "out", jobs=1, progress=False))) == 6
+    assert len(gl.cov19_ctdb(gl.cohort.write_as_cov19_ctdb(cohort, tmp_path / "out", jobs=1, progress=False))) == 6
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path, cohort):
     (tmp_path / "mine.txt").write_text("do not touch")
     with pytest.raises(gl.CohortError, match="something else"):
-        gl.write_as_mosmed(cohort, tmp_path)
+        gl.cohort.write_as_mosmed(cohort, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
-    gl.write_as_mosmed(cohort.subset([0]), tmp_path / "out", progress=False)
+    gl.cohort.write_as_mosmed(cohort.subset([0]), tmp_path / "out", progress=False)
     with pytest.raises(gl.CohortError, match="something else"):
-        gl.write_as_mosmed(cohort.subset([1]), tmp_path / "out")
+        gl.cohort.write_as_mosmed(cohort.subset([1]), tmp_path / "out")
 
 
 def test_scans_without_a_split_and_unknown_editions_are_refused(tmp_path, cohort):
     with pytest.raises(gl.CohortError, match="split_by_patient"):
-        gl.write_as_cov19_ctdb(gl.Cohort(cohort.table.assign(split=None), None, None), tmp_path / "out")
+        gl.cohort.write_as_cov19_ctdb(gl.Cohort(cohort.table.assign(split=None), None, None), tmp_path / "out")
     with pytest.raises(gl.ChoiceError, match="edition=2021"):
-        gl.write_as_cov19_ctdb(cohort, tmp_path / "out", 2021)
+        gl.cohort.write_as_cov19_ctdb(cohort, tmp_path / "out", 2021)
     assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,7 @@ def test_only_solutions_are_gone(edition):
         whole, student = (nbformat.read(path, as_version=4) for path in (COURSE / file.name, file))
         assert student.cells == [cell for cell in whole.cells if not is_solution(cell)]
         assert len(student.cells) < len(whole.cells) and student.metadata == whole.metadata
-        assert "# Solution" not in file.read_text(encoding="utf-8")
+        assert "%%solution" not in file.read_text(encoding="utf-8")
     assert (edition[0].parents[1] / "data" / "README.md").exists()
 
 
@@ -51,7 +51,7 @@ def test_it_runs(edition):
         if cell.cell_type == "code" and "check_1(answer_1)" in cell.source
         for out in cell.outputs
     ]
-    assert said == ["'Write your answer in place of the dots.'"]
+    assert said == ["… Write your answer in place of the dots."]
 
 
 def test_what_cannot_be_written_is_said(tmp_path, capsys):

@@ -8,11 +8,12 @@ import torch
 import torchmetrics.functional.classification as tm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from judged import predictions_of
 from sklearn import metrics as sk
 
 import ggo_lab as gl
 from ggo_lab.evaluation import measures
-from ggo_lab.evaluation.intervals import bootstrap_weights, imagined_scans, percentile_interval
+from ggo_lab.evaluation.intervals import bootstrap_weights, percentile_interval, pseudo_scans
 
 # A network that is good, and twice as often wrong about the rare critical grade: rows true, columns predicted.
 TYPICAL = np.array(
@@ -28,14 +29,14 @@ def toy(true, seed=0, signal=1.5, patients=None, made_by="toy"):
     logits = signal * np.eye(4)[np.maximum(true, 0)] + rng.normal(0, 0.7, (len(true), 4))
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     names = [f"scan-{i}" for i in range(len(true))]
-    return gl.Predictions(names, patients or [f"p{i}" for i in range(len(true))], true, shares, made_by)
+    return predictions_of(names, patients or [f"p{i}" for i in range(len(true))], true, shares, made_by)
 
 
 def hard(true, predicted):
     """Predictions that are sure of themselves."""
     true, predicted = np.asarray(true), np.asarray(predicted)
     names = [f"scan-{i}" for i in range(len(true))]
-    return gl.Predictions(names, names, true, np.eye(4)[predicted])
+    return predictions_of(names, names, true, np.eye(4)[predicted])
 
 
 def usual_grades(n):
@@ -43,6 +44,10 @@ def usual_grades(n):
 
 
 # Measures
+
+
+def value(name, counts, present=np.ones(4, bool)):
+    return measures.from_counts(measures.measures_of(gl.GGO_SEVERITY)[name], counts, present)
 
 
 @pytest.mark.filterwarnings("ignore:A single label")
@@ -53,25 +58,26 @@ def test_every_measure_agrees_with_scikit_learn(pairs, seed):
     rng = np.random.default_rng(seed)
     weights = rng.integers(0, 4, (3, len(true))).astype(float)
     weights[:, 0] += 1
-    counts = measures.confusion(true, predicted, weights)
+    counts = measures.confusion(true, predicted, weights, 4)
     present = np.bincount(np.concatenate([true, predicted]), minlength=4) > 0
     for k, row in enumerate(weights):
         labels = np.flatnonzero(present)
         f1 = sk.f1_score(true, predicted, labels=labels, average="macro", zero_division=0, sample_weight=row)
-        assert measures.macro_f1(counts, present)[k] == pytest.approx(f1, abs=1e-9)
-        assert measures.accuracy(counts)[k] == pytest.approx(sk.accuracy_score(true, predicted, sample_weight=row))
+        assert value("macro-F1", counts, present)[k] == pytest.approx(f1, abs=1e-9)
+        assert value("accuracy", counts)[k] == pytest.approx(sk.accuracy_score(true, predicted, sample_weight=row))
         mcc = sk.matthews_corrcoef(true, predicted, sample_weight=row)
-        assert measures.matthews(counts)[k] == pytest.approx(mcc, abs=1e-6)
+        mcc = mcc if np.count_nonzero(counts[k].sum(axis=1)) > 1 else np.nan  # one true class: nothing to agree on
+        assert value("MCC", counts)[k] == pytest.approx(mcc, abs=1e-6, nan_ok=True)
         error = sk.mean_absolute_error(true, predicted, sample_weight=row)
-        assert measures.mean_grade_error(counts)[k] == pytest.approx(error, abs=1e-9)
+        assert value("mean grade error", counts)[k] == pytest.approx(error, abs=1e-9)
         far = np.average(np.abs(true - predicted) >= 2, weights=row)
-        assert measures.two_off(counts)[k] == pytest.approx(far, abs=1e-9)
+        assert value("two grades off", counts)[k] == pytest.approx(far, abs=1e-9)
         spread = np.abs(np.subtract.outer(np.arange(4), np.arange(4))) ** 2
         if (counts[k].sum(axis=1)[:, None] * counts[k].sum(axis=0) * spread).sum() > 0:
             kappa = sk.cohen_kappa_score(true, predicted, labels=range(4), weights="quadratic", sample_weight=row)
-            assert measures.weighted_kappa(counts)[k] == pytest.approx(kappa, abs=1e-9)
+            assert value("weighted kappa", counts)[k] == pytest.approx(kappa, abs=1e-9)
         else:
-            assert np.isnan(measures.weighted_kappa(counts)[k])
+            assert np.isnan(value("weighted kappa", counts)[k])
 
 
 def test_auc_agrees_with_scikit_learn_ties_and_weights_included():
@@ -80,17 +86,18 @@ def test_auc_agrees_with_scikit_learn_ties_and_weights_included():
     shares = np.round(rng.dirichlet(np.ones(4), 64), 1) + 0.05  # rounded: many ties
     shares /= shares.sum(axis=1, keepdims=True)
     weights = rng.integers(1, 4, (5, 64)).astype(float)
-    found = measures.mean_auc(true, shares, weights)
+    auc, present = measures.measures_of(gl.GGO_SEVERITY)["AUC"].compute, np.ones(4, bool)
+    found = auc(measures.resampled(true, shares, weights, present))
     for k, row in enumerate(weights):
         each = [sk.roc_auc_score(true == g, shares[:, g], sample_weight=row) for g in range(4)]
         assert found[k] == pytest.approx(np.mean(each), abs=1e-9)
-    assert np.isnan(measures.mean_auc(np.zeros(5, int), shares[:5], np.ones((1, 5)))[0])
+    assert np.isnan(auc(measures.resampled(np.zeros(5, int), shares[:5], np.ones((1, 5)), present))[0])
 
 
 def test_measures_agree_with_torchmetrics():
     predictions = toy(usual_grades(80))
     report = gl.evaluate(predictions, draws=10)
-    shares, true = torch.from_numpy(predictions.probabilities), torch.from_numpy(predictions.indices)
+    shares, true = torch.from_numpy(predictions.probabilities), torch.from_numpy(predictions.labels)
     theirs = {
         "macro-F1": tm.multiclass_f1_score(shares, true, 4, average="macro"),
         "accuracy": tm.multiclass_accuracy(shares, true, 4, average="micro"),
@@ -141,19 +148,14 @@ def test_wilson_covers_on_average(share):
 def test_intervals_of_the_report_cover_the_truth(n):
     rng = np.random.default_rng(n)
     expected = (TYPICAL * SHARES[:, None])[None]
-    truth = {
-        "macro-F1": measures.macro_f1(expected, np.ones(4, bool))[0],
-        "accuracy": measures.accuracy(expected)[0],
-        "weighted kappa": measures.weighted_kappa(expected)[0],
-        "mean grade error": measures.mean_grade_error(expected)[0],
-    }
+    truth = {name: value(name, expected)[0] for name in ("macro-F1", "accuracy", "weighted kappa", "mean grade error")}
     true, repeats = usual_grades(n), 150
     covered = dict.fromkeys(truth, 0)
     for _ in range(repeats):
         predicted = np.array([rng.choice(4, p=TYPICAL[index]) for index in true])
         report = gl.evaluate(hard(true, predicted), draws=300)
-        for name, value in truth.items():
-            covered[name] += report.interval(name).low <= value <= report.interval(name).high
+        for name, true_value in truth.items():
+            covered[name] += report.interval(name).low <= true_value <= report.interval(name).high
     for name, count in covered.items():
         assert count / repeats >= 0.90, (name, count / repeats)
 
@@ -172,35 +174,39 @@ def test_intervals_of_each_grade_cover_the_truth():
     for _ in range(repeats):
         luck = rng.random(len(true))[:, None]
         predicted = np.minimum((luck > TYPICAL.cumsum(axis=1)[true]).sum(axis=1), 3)
-        table = gl.evaluate(hard(true, predicted), draws=1).per_grade
+        table = gl.evaluate(hard(true, predicted), draws=1).per_class
         for name, value in truth.items():
-            covered[name] += ((table[f"{name} low"] <= value) & (value <= table[f"{name} high"])).to_numpy()
+            covered[name] += ((table[f"{name}_low"] <= value) & (value <= table[f"{name}_high"])).to_numpy()
     for name, count in covered.items():
         assert (count / repeats >= 0.88).all() and count.mean() / repeats > 0.92, (name, count / repeats)
 
 
 def test_two_scans_of_a_patient_are_drawn_together():
-    weights = bootstrap_weights(["a", "a", "b", "c"], np.array([0, 1, 1, 1]), 50, np.random.default_rng(0))
+    weights = bootstrap_weights(
+        ["a", "a", "b", "c"], np.array([0, 1, 1, 1]), gl.GGO_SEVERITY, 50, np.random.default_rng(0)
+    )
     assert weights.shape == (50, 4 + 16)
     assert (weights[:, 0] == weights[:, 1]).all() and (weights[:, 2] != weights[:, 3]).any()
 
 
 def test_doubled_scans_do_not_make_the_interval_narrower():
     once = toy(usual_grades(40))
-    twice = gl.Predictions(
+    twice = predictions_of(
         [*once.names, *(f"{name}-again" for name in once.names)],
         once.patients * 2,
-        np.tile(once.indices, 2),
+        np.tile(once.labels, 2),
         np.tile(once.probabilities, (2, 1)),
     )
     narrow, wide = (gl.evaluate(p).interval() for p in (twice, once))
     assert narrow.high - narrow.low > 0.9 * (wide.high - wide.low)
 
 
-def test_imagined_scans_have_every_pair_of_grades_once():
-    true, shares = imagined_scans()
-    assert len(set(zip(true, shares.argmax(axis=1), strict=True))) == 16
+@pytest.mark.parametrize("task", [gl.GGO_SEVERITY, gl.tasks.MOSMED, gl.tasks.DIAGNOSIS, gl.tasks.SEVERE_OUTCOME])
+def test_pseudo_scans_have_every_pair_of_classes_once(task):
+    true, shares = pseudo_scans(task)
+    assert len(set(zip(true, shares.argmax(axis=1), strict=True))) == len(task) ** 2
     assert np.allclose(shares.sum(axis=1), 1)
+    assert task.ordered or set(np.round(shares[0] / shares[0, 0], 9)) == {1, 0.5}  # no class is nearer than another
 
 
 def test_percentile_interval_of_nothing_is_nan():
@@ -214,7 +220,7 @@ def test_baselines_stand_in_the_table():
     predictions = toy(usual_grades(60))
     report = gl.evaluate(predictions, {"twin": toy(usual_grades(60), seed=1)}, draws=50)
     assert list(report.scores.columns) == ["value", "low", "high", "majority", "chance", "twin"]
-    majority = sk.f1_score(predictions.indices, np.full(len(predictions), 2), average="macro")
+    majority = sk.f1_score(predictions.labels, np.full(len(predictions), 2), average="macro")
     assert report.scores.loc["macro-F1", "majority"] == pytest.approx(majority)
     assert report.scores.loc["AUC", "majority"] == 0.5
     with pytest.raises(gl.CohortError, match="'twin' has no prediction for"):
@@ -230,7 +236,7 @@ def test_a_baseline_cannot_take_the_place_of_a_column(name):
 
 def test_a_baseline_with_another_truth_is_refused_and_one_without_is_not():
     predictions = hard([0, 1], [0, 1])
-    with pytest.raises(gl.CohortError, match="another true grade of scan-1"):
+    with pytest.raises(gl.CohortError, match="another true label of scan-1"):
         gl.evaluate(predictions, {"other": hard([0, 2], [0, 1])}, draws=5)
     assert gl.evaluate(predictions, {"blind": hard([-1, -1], [0, 1])}, draws=5).scores.loc["accuracy", "blind"] == 1
 
@@ -242,7 +248,7 @@ def test_no_draws_are_refused(draws):
     for ask in (
         lambda: gl.evaluate(predictions, draws=draws),
         lambda: gl.compare({"a": report, "b": report}, draws=draws),
-        lambda: gl.how_many_scans_needed(report, 0.1, draws=draws),
+        lambda: gl.evaluation.how_many_scans_needed(report, 0.1, draws=draws),
         lambda: gl.reliability(predictions, draws=draws),
     ):
         with pytest.raises(gl.ChoiceError, match=f"draws={draws}"):
@@ -260,14 +266,24 @@ def test_few_scans_of_a_grade_are_called_out_in_words():
     report = gl.evaluate(hard([0] * 12 + [3, 3], [0] * 12 + [3, 3]), draws=50)
     assert any("Only 2 scans are critical, 2 recognised" in caution for caution in report.cautions)
     assert not any("are mild" in caution for caution in report.cautions)
-    row = report.per_grade.loc["critical"]
-    assert (row["recall low"], row["recall high"]) == pytest.approx(gl.wilson(2, 2))
+    row = report.per_class.loc["critical"]
+    assert (row["recall_low"], row["recall_high"]) == pytest.approx(gl.wilson(2, 2))
 
 
 def test_a_network_that_learnt_nothing_is_told_so():
     rng = np.random.default_rng(0)
     report = gl.evaluate(hard(usual_grades(24), rng.integers(0, 4, len(usual_grades(24)))))
     assert any("nothing shows that anything was learnt" in caution for caution in report.cautions)
+
+
+def test_a_measure_that_is_not_defined_says_so_with_interval_and_chance():
+    report = gl.evaluate(hard([1] * 6, [1] * 6), draws=9)
+    undefined = ["MCC", "AUC", "weighted kappa"]
+    assert report.scores.index[report.scores["value"].isna()].tolist() == undefined
+    assert report.scores.loc[undefined, ["low", "high", "chance"]].isna().all(axis=None)
+    assert any("Not defined on these scans" in c and ", ".join(undefined) in c for c in report.cautions)
+    for text in (repr(report), report.to_markdown(), report._repr_html_()):
+        assert "nan" not in text and text.count("not defined") >= 3 * len(undefined)
 
 
 def test_unknown_grades_are_left_out_and_counted():
@@ -307,37 +323,39 @@ def test_names_from_outside_are_escaped_in_notebooks():
 
 def test_predictions_must_be_probabilities():
     with pytest.raises(gl.CohortError, match="softmax"):
-        gl.Predictions(["a"], ["a"], np.array([0]), np.array([[2.0, -1.0, 0.0, 0.0]]))
+        predictions_of(["a"], ["a"], np.array([0]), np.array([[2.0, -1.0, 0.0, 0.0]]))
     with pytest.raises(gl.CohortError, match="do not fit together"):
-        gl.Predictions(["a"], ["a"], np.array([0]), np.ones((2, 4)) / 4)
+        predictions_of(["a"], ["a"], np.array([0]), np.ones((2, 4)) / 4)
 
 
-@pytest.mark.parametrize("indices", [[4, 0], [-2, 0], [1.0, 0.0], [np.nan, 0.0]])
-def test_indices_that_are_no_grades_are_refused(indices):
-    with pytest.raises(gl.CohortError, match="from 0 to 3, and -1"):
-        gl.Predictions(["a", "b"], ["a", "b"], np.array(indices), np.eye(4)[[0, 0]])
+@pytest.mark.parametrize(
+    "labels", [[4, 0], [-2, 0], [0.5, 0.0], ["mild", 0], [np.inf, 0], [1j, 0], [[1], 0], [10**30, 0]]
+)
+def test_labels_that_the_task_does_not_have_are_refused(labels):
+    with pytest.raises(gl.CohortError, match=r"it must be 0 .mild., 1 .moderate., 2 .severe., 3 .critical., or empty"):
+        predictions_of(["a", "b"], ["a", "b"], labels, np.eye(4)[[0, 0]])
 
 
 def test_a_scan_has_one_prediction():
     with pytest.raises(gl.CohortError, match="1 scans have more than one prediction, such as a"):
-        gl.Predictions(["a", "b", "a"], ["a", "b", "a"], np.array([0, 1, 2]), np.eye(4)[[0, 1, 2]])
+        predictions_of(["a", "b", "a"], ["a", "b", "a"], np.array([0, 1, 2]), np.eye(4)[[0, 1, 2]])
 
 
 def test_plain_lists_become_arrays():
-    found = gl.Predictions(["a"], ["a"], [2], [[0, 0, 1, 0]])
-    assert found.indices.tolist() == [2] and found.probabilities.dtype == np.float64
+    found = predictions_of(["a"], ["a"], [2], [[0, 0, 1, 0]])
+    assert found.labels.tolist() == [2] and found.probabilities.dtype == np.float64
 
 
 def test_predictions_as_a_frame():
     frame = toy([0, -1, 3], signal=9).to_frame()
-    assert frame["grade"].tolist()[::2] == [1, 4] and frame["grade"].isna().tolist() == [False, True, False]
-    assert frame["predicted"].tolist()[::2] == [1, 4]
-    assert list(frame.columns[-4:]) == list(gl.GRADE_NAMES)
+    assert frame["label"].tolist()[::2] == [0, 3] and frame["label"].isna().tolist() == [False, True, False]
+    assert frame["predicted"].tolist()[::2] == [0, 3]
+    assert list(frame.columns[-4:]) == list(gl.GGO_SEVERITY.names)
 
 
 @pytest.fixture(scope="module")
 def model():
-    model = gl.build_backbone("squeezenet1_0", extent="scratch", weights="none").eval()
+    model = gl.build_backbone("squeezenet1_0", weights=None).eval()
     model.recipe = gl.Recipe(size=64)
     return model
 
@@ -348,8 +366,8 @@ def images():
 
     pixels = np.random.default_rng(0).integers(0, 256, (70, 3, 64, 64), np.uint8)
     names = [f"s{i}" for i in range(70)]
-    table = pd.DataFrame({"name": names, "patient": names, "grade": 2, "split": "test"})
-    return gl.ImageSet(pixels, table, gl.Recipe(size=64))
+    table = pd.DataFrame({"name": names, "patient": names, "label": 1, "split": "test"})
+    return gl.images.ImageSet(pixels, table, gl.Recipe(size=64))
 
 
 def test_predict_gives_the_networks_probabilities_in_order(model, images):
@@ -361,14 +379,14 @@ def test_predict_gives_the_networks_probabilities_in_order(model, images):
 
 
 def test_flips_make_a_mirrored_scan_get_the_same_answer(model, images):
-    mirrored = gl.ImageSet(images.pixels[..., ::-1].copy(), images.table, images.recipe)
+    mirrored = gl.images.ImageSet(images.pixels[..., ::-1].copy(), images.table, images.recipe)
     a, b = (gl.predict(model, i, flips=True).probabilities for i in (images, mirrored))
     assert a == pytest.approx(b, abs=1e-6)
     assert gl.predict(model, images).probabilities != pytest.approx(a, abs=1e-6)
 
 
 def test_predict_refuses_images_of_another_recipe(model, images):
-    other = gl.ImageSet(images.pixels, images.table, gl.Recipe(size=64, where="middle"))
+    other = gl.images.ImageSet(images.pixels, images.table, gl.Recipe(size=64, pick="middle"))
     with pytest.raises(gl.ModelError, match="were made by"):
         gl.predict(model, other)
     with pytest.raises(gl.CohortError, match="no image"):

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 import ggo_lab as gl
-from ggo_lab.grades import grade_of
 
 
 def split_of(n, seed, split):
@@ -14,7 +13,7 @@ def split_of(n, seed, split):
     involvement = rng.uniform(0.03, 0.95, n)
     names = [f"{split}-{i}" for i in range(n)]
     table = pd.DataFrame({"name": names, "patient": names, "split": split})
-    table["grade"] = [int(grade_of(share)) for share in involvement]
+    table["label"] = [gl.GGO_SEVERITY.label_from_involvement(share) for share in involvement]
     measured = np.clip(0.05 + 0.8 * involvement + rng.normal(0, 0.02, n), 0, 1)
     return gl.Cohort(table, open_row=None, identify_row=None), dict(zip(names, measured, strict=True))
 
@@ -27,7 +26,7 @@ def splits():
 
 def test_the_hu_fraction_grades_what_follows_it(splits):
     train, test, fractions = splits
-    found = gl.ggo_baseline(fractions, train, test)
+    found = gl.evaluation.ggo_baseline(fractions, train, test)
     report = gl.evaluate(found, {"HU fraction": found}, draws=20)
     assert found.made_by == "HU fraction" and report.scores.loc["accuracy", "value"] > 0.85
     assert report.scores.loc["macro-F1", "HU fraction"] == report.macro_f1
@@ -40,34 +39,34 @@ def test_the_hu_fraction_grades_what_follows_it(splits):
 def test_it_agrees_with_the_shares_it_learnt_from(splits):
     train, _, fractions = splits
     twin = gl.Cohort(train.table.assign(patient="other-" + train.table["patient"]), None, None)
-    found = gl.ggo_baseline(fractions, train, twin)
-    assert found.probabilities.mean(axis=0) == pytest.approx(np.bincount(found.indices) / 120, abs=0.03)
+    found = gl.evaluation.ggo_baseline(fractions, train, twin)
+    assert found.probabilities.mean(axis=0) == pytest.approx(np.bincount(found.labels) / 120, abs=0.03)
 
 
 def test_grades_that_do_not_occur_in_train_are_never_predicted(splits):
     train, test, fractions = splits
-    two = train.subset((train.table["grade"] <= 2).to_numpy(bool))
-    found = gl.ggo_baseline(fractions, two, test)
+    two = train.subset((train.table["label"] <= 1).to_numpy(bool))
+    found = gl.evaluation.ggo_baseline(fractions, two, test)
     assert found.probabilities.min() >= 0 and set(found.predicted) == {0, 1}
 
 
 def test_unknown_grades_teach_nothing_and_are_predicted(splits):
     train, test, fractions = splits
-    table = pd.concat([train.table, train.table.assign(name="u" + train.table["name"], grade=pd.NA)])
+    table = pd.concat([train.table, train.table.assign(name="u" + train.table["name"], label=pd.NA)])
     table["patient"] = table["name"]
     more = gl.Cohort(table, None, None)
     extra = {**fractions, **{f"u{name}": 0.5 for name in train.names}}
-    unknown = gl.Cohort(test.table.assign(grade=pd.NA), None, None)
-    found = gl.ggo_baseline(extra, more, unknown)
-    assert np.allclose(found.probabilities, gl.ggo_baseline(fractions, train, test).probabilities)
-    assert (found.indices == -1).all()
+    unknown = gl.Cohort(test.table.assign(label=pd.NA), None, None)
+    found = gl.evaluation.ggo_baseline(extra, more, unknown)
+    assert np.allclose(found.probabilities, gl.evaluation.ggo_baseline(fractions, train, test).probabilities)
+    assert (found.labels == -1).all()
 
 
 def test_what_cannot_teach_or_be_judged_is_refused(splits):
     train, test, fractions = splits
-    with pytest.raises(gl.CohortError, match="120 patients are both"):
-        gl.ggo_baseline(fractions, train, train)
+    with pytest.raises(gl.CohortError, match="120 patients are in more than one of the scans"):
+        gl.evaluation.ggo_baseline(fractions, train, train)
     with pytest.raises(gl.CohortError, match="1 scans have no fraction from 0 to 1, such as test-3"):
-        gl.ggo_baseline({**fractions, "test-3": np.nan}, train, test)
-    with pytest.raises(gl.CohortError, match="1 known grades"):
-        gl.ggo_baseline(fractions, train.subset((train.table["grade"] == 3).to_numpy(bool)), test)
+        gl.evaluation.ggo_baseline({**fractions, "test-3": np.nan}, train, test)
+    with pytest.raises(gl.CohortError, match="1 known classes"):
+        gl.evaluation.ggo_baseline(fractions, train.subset((train.table["label"] == 2).to_numpy(bool)), test)

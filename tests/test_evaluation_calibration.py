@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from judged import predictions_of
 from scipy.special import softmax
 from test_evaluation import toy, usual_grades
 
@@ -15,7 +16,7 @@ def honest(n, seed, temperature=1.0, prefix="s"):
     shares = softmax(logits, axis=1)
     true = (rng.random(n)[:, None] > shares.cumsum(axis=1)).sum(axis=1)
     names = [f"{prefix}{i}" for i in range(n)]
-    return gl.Predictions(names, names, true, softmax(logits / temperature, axis=1), "toy")
+    return predictions_of(names, names, true, softmax(logits / temperature, axis=1), "toy")
 
 
 # Reliability
@@ -27,7 +28,7 @@ def test_a_calibrated_network_stays_within_chance_and_its_band():
     for seed in range(60):
         found = gl.reliability(honest(100, seed), draws=300)
         table = found.table
-        inside += ((table["right"] >= table["band low"]) & (table["right"] <= table["band high"])).tolist()
+        inside += ((table["right"] >= table["band_low"]) & (table["right"] <= table["band_high"])).tolist()
         below += found.error <= found.chance_high
         errors.append(found.error)
         by_chance.append(found.by_chance)
@@ -38,7 +39,7 @@ def test_a_calibrated_network_stays_within_chance_and_its_band():
 def test_an_overconfident_network_is_called_so():
     found = gl.reliability(honest(200, 0, temperature=0.3))
     assert found.error > found.chance_high and "are not calibrated" in repr(found)
-    assert (found.table["right"] < found.table["band low"]).any() and found.table["scans"].sum() == 200
+    assert (found.table["right"] < found.table["band_low"]).any() and found.table["scans"].sum() == 200
     assert "nothing shows" in gl.reliability(honest(200, 0)).sentence
     with pytest.raises(gl.ChoiceError, match="bins=1"):
         gl.reliability(honest(9, 0), bins=1)
@@ -48,7 +49,7 @@ def test_an_overconfident_network_is_called_so():
 
 def test_certain_predictions_stand_in_the_last_bin():
     names = ["a", "b"]
-    found = gl.reliability(gl.Predictions(names, names, np.array([0, 1]), np.eye(4)[[0, 0]]))
+    found = gl.reliability(predictions_of(names, names, np.array([0, 1]), np.eye(4)[[0, 0]]))
     assert found.table["scans"].tolist() == [2] and found.table["high"].tolist() == [1] and found.error == 0.5
 
 
@@ -65,7 +66,7 @@ def test_the_temperature_is_the_one_of_least_loss():
     logs, rows = np.log(predictions.probabilities), np.arange(60)
 
     def loss(t):
-        return -np.log(softmax(logs / t, axis=1)[rows, predictions.indices]).mean()
+        return -np.log(softmax(logs / t, axis=1)[rows, predictions.labels]).mean()
 
     found = gl.fit_temperature(predictions)
     assert all(loss(found) <= loss(t) + 1e-9 for t in np.geomspace(0.1, 10, 200))
@@ -77,14 +78,42 @@ def test_calibrating_keeps_grades_and_mends_probabilities():
     assert np.array_equal(mended.predicted, test.predicted) and mended.names == test.names
     assert gl.reliability(mended).error < 0.5 * gl.reliability(test).error
     assert "temperature" in mended.made_by and test.made_by == "toy"
-    with pytest.raises(gl.CohortError, match="300 patients are in the validation split"):
+    with pytest.raises(gl.CohortError, match="300 patients are in more than one"):
         gl.calibrate(test, test)
 
 
 def test_a_probability_of_zero_is_no_infinite_loss():
     names = ["a", "b"]
-    sure = gl.Predictions(names, names, np.array([0, 1]), np.eye(4)[[0, 0]])
-    assert 1 < gl.fit_temperature(sure) <= 20
+    sure = predictions_of(names, names, np.array([0, 1]), np.eye(4)[[0, 0]])
+    assert 20 < gl.fit_temperature(sure) < 30  # 27.6 / ln 3: the loss is ln(1 + 3 exp(-x)) + x / 2 with x = 27.6 / t
+
+
+@pytest.mark.parametrize(
+    ("predicted", "said"), [([0, 1, 2], "3 are right.*the surer"), ([1, 2, 0], "0 are right.*less")]
+)
+def test_scans_that_set_no_temperature_are_refused(predicted, said):
+    names, shares = ["a", "b", "c"], np.full((3, 4), 0.16) + 0.36 * np.eye(4)[predicted]
+    validation = predictions_of(names, names, [0, 1, 2], shares)
+    with pytest.raises(gl.CohortError, match=f"validation split, of which {said}.*without end"):
+        gl.fit_temperature(validation)
+    with pytest.raises(gl.CohortError, match="set no temperature"):
+        gl.calibrate(predictions_of(["d"], ["d"], [0], shares[:1]), validation)
+
+
+@pytest.mark.parametrize(
+    ("labels", "shares", "said"),
+    [
+        ([0], [[1, 0, 0, 0]], "the surer, the better"),
+        ([0, 1, 2, 3], np.eye(4), "the surer, the better"),
+        ([0, 1, 2, 3], 0.99 * np.eye(4) + 0.0025, "the surer, the better"),
+        ([1, 2, 3, 0], np.eye(4), "the less sure, the better"),
+        ([0, 1, 2, 3], np.full((4, 4), 0.25), "every one fits as well"),
+    ],
+)
+def test_where_no_temperature_is_best_none_is_given(labels, shares, said):
+    names = [str(place) for place in range(len(labels))]
+    with pytest.raises(gl.CohortError, match=f"set no temperature: {said}"):
+        gl.fit_temperature(predictions_of(names, names, labels, shares))
 
 
 # Abstention
@@ -94,7 +123,7 @@ def test_risk_falls_where_confidence_means_something():
     table = gl.risk_coverage(honest(400, 0))
     assert table["coverage"].is_monotonic_increasing and table["coverage"].iloc[-1] == 1
     everything = table["risk"].iloc[-1]
-    assert everything == pytest.approx(np.mean(honest(400, 0).predicted != honest(400, 0).indices))
+    assert everything == pytest.approx(np.mean(honest(400, 0).predicted != honest(400, 0).labels))
     half = table[table["coverage"] <= 0.5].iloc[-1]
     assert half["risk"] < 0.7 * everything and half["low"] <= half["risk"] <= half["high"]
 
@@ -102,7 +131,7 @@ def test_risk_falls_where_confidence_means_something():
 def test_bands_of_risk_cover_the_truth():
     crowd = honest(200_000, 99, 0.5)
     confidence = crowd.probabilities.max(axis=1)
-    wrong = crowd.predicted != crowd.indices
+    wrong = crowd.predicted != crowd.labels
     held = []
     for seed in range(150):
         curve = gl.risk_coverage(honest(60, seed, 0.5))
@@ -116,7 +145,7 @@ def test_bands_of_risk_cover_the_truth():
 def test_scans_equally_sure_are_answered_together():
     names = list("abcd")
     shares = np.array([[0.7, 0.1, 0.1, 0.1]] * 3 + [[0.4, 0.2, 0.2, 0.2]])
-    table = gl.risk_coverage(gl.Predictions(names, names, np.array([0, 0, 1, 1]), shares))
+    table = gl.risk_coverage(predictions_of(names, names, np.array([0, 0, 1, 1]), shares))
     assert table["answered"].tolist() == [3, 4] and table["risk"].tolist() == pytest.approx([1 / 3, 1 / 2])
 
 
@@ -145,15 +174,15 @@ def test_surer_networks_make_smaller_sets():
 
 def test_too_few_scans_give_sets_of_everything_and_say_so():
     few = gl.conformal_sets(honest(10, 0, prefix="t"), honest(8, 1, prefix="v"), 0.9)
-    assert few.sets.all() and "every set holds all grades" in repr(few)
+    assert few.sets.all() and "every set holds everything" in repr(few)
     nine = gl.conformal_sets(honest(10, 0, prefix="t"), honest(9, 1, prefix="v"), 0.9)
-    assert nine.threshold == honest(9, 1).probabilities[np.arange(9), honest(9, 1).indices].min()
+    assert nine.threshold == honest(9, 1).probabilities[np.arange(9), honest(9, 1).labels].min()
 
 
 def test_sets_in_words():
     names = ["a", "b"]
-    new = gl.Predictions(names, names, np.array([0, -1]), np.array([[0.6, 0.3, 0.1, 0.0], [0.25] * 4]))
-    old = gl.Predictions(["c"], ["c"], np.array([1]), np.array([[0.5, 0.3, 0.2, 0.0]]))
+    new = predictions_of(names, names, np.array([0, -1]), np.array([[0.6, 0.3, 0.1, 0.0], [0.25] * 4]))
+    old = predictions_of(["c"], ["c"], np.array([1]), np.array([[0.5, 0.3, 0.2, 0.0]]))
     found = gl.conformal_sets(new, old, 0.5)
     assert found.to_frame()["set"].tolist() == ["mild, moderate", "none"]
     assert found.covered == (1, 1) and "1 of 1" in found._repr_html_()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics.functional.classification as tm
+from judged import predictions_of
 from scipy.optimize import brentq
 from scipy.stats import binned_statistic, norm
 from sklearn import metrics as sk
@@ -27,36 +28,36 @@ def situation(seed):
     shares[:, never] *= 1e-3
     shares += rng.choice([0, 0.5, 2]) * np.eye(4)[true] * (~np.isin(true, never))[:, None]
     names = [f"s{i}" for i in range(n)]
-    return gl.Predictions(names, names, true, shares / shares.sum(axis=1, keepdims=True))
+    return predictions_of(names, names, true, shares / shares.sum(axis=1, keepdims=True))
 
 
 SITUATIONS = [situation(seed) for seed in range(100)]
 
 
 def auc(found):
-    present = [g for g in GRADES if 0 < (found.indices == g).sum() < len(found)]
-    each = [sk.roc_auc_score(found.indices == g, found.probabilities[:, g]) for g in present]
+    present = [g for g in GRADES if 0 < (found.labels == g).sum() < len(found)]
+    each = [sk.roc_auc_score(found.labels == g, found.probabilities[:, g]) for g in present]
     return np.mean(each) if each else np.nan
 
 
 def weighted_kappa(found):
-    if len(set(found.indices) | set(found.predicted)) == 1:
+    if len(set(found.labels) | set(found.predicted)) == 1:
         return np.nan  # nothing to agree on but one grade
-    return sk.cohen_kappa_score(found.indices, found.predicted, labels=GRADES, weights="quadratic")
+    return sk.cohen_kappa_score(found.labels, found.predicted, labels=GRADES, weights="quadratic")
 
 
 def macro_f1(found):
-    return sk.f1_score(found.indices, found.predicted, average="macro", zero_division=0)
+    return sk.f1_score(found.labels, found.predicted, average="macro", zero_division=0)
 
 
 SECOND_SOURCES = {
     "macro-F1": macro_f1,
-    "accuracy": lambda found: sk.accuracy_score(found.indices, found.predicted),
-    "MCC": lambda found: sk.matthews_corrcoef(found.indices, found.predicted),
+    "accuracy": lambda found: sk.accuracy_score(found.labels, found.predicted),
+    "MCC": lambda found: np.nan if len(set(found.labels)) == 1 else sk.matthews_corrcoef(found.labels, found.predicted),
     "AUC": auc,
     "weighted kappa": weighted_kappa,
-    "mean grade error": lambda found: sk.mean_absolute_error(found.indices, found.predicted),
-    "two grades off": lambda found: sk.zero_one_loss(np.abs(found.indices - found.predicted) > 1, np.zeros(len(found))),
+    "mean grade error": lambda found: sk.mean_absolute_error(found.labels, found.predicted),
+    "two grades off": lambda found: sk.zero_one_loss(np.abs(found.labels - found.predicted) > 1, np.zeros(len(found))),
 }
 
 
@@ -66,9 +67,9 @@ def reports():
 
 
 def test_the_situations_are_hard_enough():
-    assert sum(len(set(found.indices)) < 4 for found in SITUATIONS) > 30
-    assert sum(bool(set(found.predicted) - set(found.indices)) for found in SITUATIONS) > 10
-    assert sum(bool(set(found.indices) - set(found.predicted)) for found in SITUATIONS) > 10
+    assert sum(len(set(found.labels)) < 4 for found in SITUATIONS) > 30
+    assert sum(bool(set(found.predicted) - set(found.labels)) for found in SITUATIONS) > 10
+    assert sum(bool(set(found.labels) - set(found.predicted)) for found in SITUATIONS) > 10
 
 
 @pytest.mark.filterwarnings("ignore:A single label", "ignore:invalid value")
@@ -83,13 +84,13 @@ def test_a_measure_agrees_with_a_second_source(reports, measure):
 def test_precision_recall_and_f1_of_each_grade_agree_with_scikit_learn(reports):
     for found, report in zip(SITUATIONS, reports, strict=True):
         *theirs, scans = sk.precision_recall_fscore_support(
-            found.indices, found.predicted, labels=GRADES, zero_division=np.nan
+            found.labels, found.predicted, labels=GRADES, zero_division=np.nan
         )
-        np.testing.assert_allclose(report.per_grade[["precision", "recall", "F1"]].to_numpy().T, theirs, atol=EXACT)
-        assert report.per_grade["scans"].tolist() == scans.tolist()
-        matrix = sk.confusion_matrix(found.indices, found.predicted, labels=GRADES)
+        np.testing.assert_allclose(report.per_class[["precision", "recall", "F1"]].to_numpy().T, theirs, atol=EXACT)
+        assert report.per_class["scans"].tolist() == scans.tolist()
+        matrix = sk.confusion_matrix(found.labels, found.predicted, labels=GRADES)
         assert np.array_equal(report.confusion, matrix)
-        percent = 100 * sk.confusion_matrix(found.indices, found.predicted, labels=GRADES, normalize="true")
+        percent = 100 * sk.confusion_matrix(found.labels, found.predicted, labels=GRADES, normalize="true")
         np.testing.assert_allclose(report.confusion_percent.fillna(0), percent, atol=EXACT)
 
 
@@ -98,14 +99,14 @@ def test_the_baselines_agree_with_scikit_learn(reports):
     names = [name for name in SECOND_SOURCES if name != "AUC"]
     for found, report in zip(SITUATIONS, reports, strict=True):
         nothing = np.zeros((len(found), 1))
-        dummy = DummyClassifier(strategy="most_frequent").fit(nothing, found.indices)
-        said = gl.Predictions(found.names, found.names, found.indices, np.eye(4)[dummy.predict(nothing)])
+        dummy = DummyClassifier(strategy="most_frequent").fit(nothing, found.labels)
+        said = predictions_of(found.names, found.names, found.labels, np.eye(4)[dummy.predict(nothing)])
         for name in names:
             assert report.scores.loc[name, "majority"] == pytest.approx(
                 SECOND_SOURCES[name](said), abs=EXACT, nan_ok=True
             )
         # Drawing grades in their shares: every pair of true and drawn grade, weighted by its chance.
-        shares = np.bincount(found.indices, minlength=4) / len(found)
+        shares = np.bincount(found.labels, minlength=4) / len(found)
         true, drawn = (part.ravel() for part in np.indices((4, 4)))
         weight = np.outer(shares, shares).ravel()
         seen = np.flatnonzero(shares)
@@ -119,12 +120,12 @@ def test_the_baselines_agree_with_scikit_learn(reports):
 
 def test_the_calibration_error_agrees_with_scipy_and_torchmetrics():
     for found in SITUATIONS:
-        sure, right = found.probabilities.max(axis=1), found.predicted == found.indices
+        sure, right = found.probabilities.max(axis=1), found.predicted == found.labels
         for bins in (5, 10, 15):
             error = gl.reliability(found, bins, draws=1).error
             sums = binned_statistic(sure, [sure, right], "sum", bins, (0, 1)).statistic
             assert error == pytest.approx(np.abs(sums[0] - sums[1]).sum() / len(found), abs=EXACT)
-            shares, true = torch.from_numpy(found.probabilities), torch.from_numpy(found.indices)
+            shares, true = torch.from_numpy(found.probabilities), torch.from_numpy(found.labels)
             theirs = tm.multiclass_calibration_error(shares, true, 4, n_bins=bins)
             assert error == pytest.approx(float(theirs), abs=1e-6)  # torchmetrics counts in float32
 
@@ -150,19 +151,19 @@ def test_intervals_of_a_grade_are_wilsons_and_that_of_f1_is_the_one_of_jaccard(r
     for found, report in zip(SITUATIONS, reports, strict=True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scikit-learn's, of grades that do not occur
-            jaccard = sk.jaccard_score(found.indices, found.predicted, labels=GRADES, average=None)
-        for grade in gl.Grade:
-            row, true, said = report.per_grade.loc[grade.label], found.indices, found.predicted
-            right = int(((true == grade.index) & (said == grade.index)).sum())
-            for name, of in (("precision", said == grade.index), ("recall", true == grade.index)):
-                assert (row[f"{name} low"], row[f"{name} high"]) == gl.wilson(right, int(of.sum()))
-            either = int(((true == grade.index) | (said == grade.index)).sum())
+            jaccard = sk.jaccard_score(found.labels, found.predicted, labels=GRADES, average=None)
+        for label, name in enumerate(gl.GGO_SEVERITY.names):
+            row, true, said = report.per_class.loc[name], found.labels, found.predicted
+            right = int(((true == label) & (said == label)).sum())
+            for score, of in (("precision", said == label), ("recall", true == label)):
+                assert (row[f"{score}_low"], row[f"{score}_high"]) == gl.wilson(right, int(of.sum()))
+            either = int(((true == label) | (said == label)).sum())
             if either:
-                assert right / either == pytest.approx(jaccard[grade.index], abs=EXACT)
-                assert row["F1"] == pytest.approx(2 / (1 + 1 / jaccard[grade.index]) if right else 0, abs=EXACT)
+                assert right / either == pytest.approx(jaccard[label], abs=EXACT)
+                assert row["F1"] == pytest.approx(2 / (1 + 1 / jaccard[label]) if right else 0, abs=EXACT)
             low, high = gl.wilson(right, either)
-            assert row["F1 low"] == pytest.approx(2 * low / (1 + low), abs=EXACT)
-            assert row["F1 high"] == pytest.approx(2 * high / (1 + high), abs=EXACT)
+            assert row["F1_low"] == pytest.approx(2 * low / (1 + low), abs=EXACT)
+            assert row["F1_high"] == pytest.approx(2 * high / (1 + high), abs=EXACT)
 
 
 def test_risk_and_coverage_are_what_answering_above_the_threshold_gives():
@@ -171,17 +172,17 @@ def test_risk_and_coverage_are_what_answering_above_the_threshold_gives():
         for row in gl.risk_coverage(found).itertuples():
             kept = sure >= row.threshold
             assert row.answered == kept.sum() and row.coverage == pytest.approx(kept.mean(), abs=EXACT)
-            loss = sk.zero_one_loss(found.indices[kept], found.predicted[kept])
+            loss = sk.zero_one_loss(found.labels[kept], found.predicted[kept])
             assert row.risk == pytest.approx(loss, abs=EXACT)
 
 
 @pytest.mark.parametrize("stated", [0.5, 0.8, 0.9])
 def test_conformal_thresholds_are_numpys_quantile(stated):
     """Of the strangeness 1 - p of the true grades, the quantile of level ceil((n + 1) stated) / n, rounded upwards."""
-    new = gl.Predictions(["new"], ["new"], np.array([-1]), np.full((1, 4), 0.25))
+    new = predictions_of(["new"], ["new"], np.array([-1]), np.full((1, 4), 0.25))
     for found in SITUATIONS:
         n = len(found)
         level = np.ceil(np.round((n + 1) * stated, 9)) / n - 1e-12  # so that rounding names no scan too many
-        strangeness = 1 - found.probabilities[np.arange(n), found.indices]
+        strangeness = 1 - found.probabilities[np.arange(n), found.labels]
         threshold = 1 - np.quantile(strangeness, level, method="inverted_cdf") if level < 1 else 0
         assert gl.conformal_sets(new, found, stated).threshold == pytest.approx(threshold, abs=EXACT)

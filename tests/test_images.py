@@ -2,9 +2,11 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -35,42 +37,42 @@ def toy_cohort(n=6, open_row=None):
         {
             "name": [f"s{i}" for i in range(n)],
             "patient": [f"p{i}" for i in range(n)],
-            "grade": [1 + i % 4 for i in range(n)],
+            "label": [i % 4 for i in range(n)],
             "split": (["train", "test", "validation"] * n)[:n],
         }
     )
     return gl.Cohort(table, open_row or (lambda row: ramp()), lambda row: row["name"])
 
 
-@pytest.mark.parametrize(("where", "expected"), [("middle", (5, 6, 7)), ("spread", (2, 6, 10))])
-def test_slices_are_chosen_as_documented(where, expected):
-    scan = ramp((13, 8, 8))
-    assert gl.choose_slices(scan, gl.Recipe(where=where)) == expected
+@pytest.mark.parametrize(("pick", "expected"), [("middle", (5, 6, 7)), ("spread", (2, 6, 10))])
+def test_slices_are_chosen_as_documented(pick, expected):
+    assert gl.Recipe(pick=pick).cut(ramp((13, 8, 8))).slices == expected
 
 
 def test_lung_slices_stay_inside_the_lungs():
     lungs = np.zeros((20, 8, 8), bool)
     lungs[10:16] = True
-    chosen = gl.choose_slices(ramp((20, 8, 8)), gl.Recipe(where="lungs"), lungs)
-    assert chosen == (11, 13, 15)
+    assert gl.Recipe(pick="lungs").cut(ramp((20, 8, 8)), lungs).slices == (11, 13, 15)
 
 
 def test_a_scan_shorter_than_the_image_repeats_slices():
-    assert gl.choose_slices(ramp((1, 8, 8)), gl.Recipe()) == (0, 0, 0)
-    assert gl.choose_slices(ramp((2, 8, 8)), gl.Recipe(where="middle")) == (0, 0, 1)
+    assert gl.Recipe().cut(ramp((1, 8, 8))).slices == (0, 0, 0)
+    assert gl.Recipe(pick="middle").cut(ramp((2, 8, 8))).slices == (0, 0, 1)
 
 
-def test_grey_follows_the_clip():
-    image = gl.scan_to_image(ramp((15, 40, 40)), gl.Recipe(slices=15, where="middle", size=16))
+def test_grey_follows_the_window():
+    image = gl.Recipe(slices=15, pick="middle", size=16).cut(ramp((15, 40, 40))).image()
     assert image.shape == (15, 16, 16) and image.dtype == np.uint8
     # -1000 HU is black, 400 HU is white, -300 HU is half-way.
     assert (image[0] == 0).all() and (image[14] == 255).all() and (image[7] == 128).all()
+    paper = gl.Recipe().window
+    assert (paper.black, paper.white) == (-1000, 400) and gl.Recipe(window="lung").window == gl.WINDOWS["lung"]
 
 
-def test_a_slice_that_is_not_square_is_not_stretched():
-    hu = np.full((1, 20, 40), 400, np.int16)
-    hu[0, 0, 0] = -1000  # the darkest value is what the square is filled with
-    image = gl.scan_to_image(gl.Scan(hu, (1, 1, 1)), gl.Recipe(slices=1, size=40))
+@pytest.mark.parametrize("window", ["paper", "bone"])
+def test_a_slice_that_is_not_square_is_not_stretched_and_lies_on_black(window):
+    hu = np.full((1, 20, 40), 1400, np.int16)
+    image = gl.Recipe(slices=1, size=40, window=window).cut(gl.Scan(hu, (1, 1, 1))).image()
     assert (image[0, :9] == 0).all() and (image[0, 31:] == 0).all()
     assert (image[0, 12:28] == 255).all()
 
@@ -78,10 +80,22 @@ def test_a_slice_that_is_not_square_is_not_stretched():
 def test_a_map_goes_back_to_where_it_came_from():
     hu = np.full((1, 30, 50), -1000, np.int16)
     hu[0, 12:18, 34:40] = 400
-    scan, recipe = gl.Scan(hu, (1, 1, 1)), gl.Recipe(slices=1, size=100)
-    back = gl.image_to_scan_grid(gl.scan_to_image(scan, recipe)[0] / 255.0, scan, recipe)
+    cut = gl.Recipe(slices=1, size=100).cut(gl.Scan(hu, (1, 1, 1)))
+    back = cut.lay(cut.image()[0] / 255.0)[0]
     assert back.shape == (30, 50)
     assert back[13:17, 35:39].min() > 0.9 and back[:10].max() == 0 and back[:, :32].max() == 0
+
+
+def test_a_map_for_each_slice_goes_to_its_slice_and_one_for_all_to_all():
+    cut = gl.Recipe(size=8).cut(ramp((13, 8, 8)))
+    each = np.stack([np.full((8, 8), share, np.float32) for share in (0.1, 0.5, 0.9)])
+    assert {z: float(plane.max()) for z, plane in cut.lay(each).items()} == pytest.approx({2: 0.1, 6: 0.5, 10: 0.9})
+    assert set(cut.lay(each[0])) == {2, 6, 10}
+    twice = gl.Recipe(size=8).cut(ramp((2, 8, 8)))
+    assert twice.slices == (0, 1, 1) and twice.lay(each)[1].max() == np.float32(0.9), "the hotter of two counts"
+    for wrong in (each[:2], each[None], each[0, 0]):
+        with pytest.raises(gl.ChoiceError, match="fits no image of 3 slices"):
+            cut.lay(wrong)
 
 
 def test_cropping_to_the_lungs_shows_them_larger_and_maps_back():
@@ -89,25 +103,82 @@ def test_cropping_to_the_lungs_shows_them_larger_and_maps_back():
     lungs = np.zeros(hu.shape, bool)
     lungs[:, 20:40, 25:35] = True
     hu[lungs] = -850
-    scan, recipe = gl.Scan(hu, (5, 1, 1)), gl.Recipe(size=60, crop="lungs")
-    whole = gl.scan_to_image(scan, gl.Recipe(size=60))
-    cropped = gl.scan_to_image(scan, recipe, lungs)
+    scan = gl.Scan(hu, (5, 1, 1))
+    whole, cropped = gl.Recipe(size=60).cut(scan), gl.Recipe(size=60, crop="lungs").cut(scan, lungs)
     dark = lambda image: (image[0] < 100).mean()  # noqa: E731
-    assert dark(cropped) > 3 * dark(whole)
-    back = gl.image_to_scan_grid((cropped[1] < 100).astype(float), scan, recipe, lungs) > 0.5
+    assert dark(cropped.image()) > 3 * dark(whole.image())
+    back = cropped.lay((cropped.image()[1] < 100).astype(float))[1] > 0.5
     assert (back & lungs[1]).sum() / (back | lungs[1]).sum() > 0.9
 
 
+class FromDisk:
+    """A scan whose slices are fetched when they are asked for."""
+
+    def __init__(self, scan):
+        self.scan, self.shape, self.spacing, self.fetched = scan, scan.shape, scan.spacing, []
+
+    def grey(self, slices, shown):
+        self.fetched += slices
+        return self.scan.grey(slices, shown)
+
+    def whole(self):
+        self.fetched += range(self.shape[0])
+        return self.scan
+
+
+def test_only_the_slices_that_are_shown_are_fetched_and_the_image_is_the_same():
+    scan = gl.make_phantom(seed=3, shape=(16, 64, 48))
+    for recipe in (gl.Recipe(size=32), gl.Recipe(slices=5, pick="middle", size=32)):
+        lazy = FromDisk(scan)
+        cut = recipe.cut(lazy)
+        assert np.array_equal(cut.image(), recipe.cut(scan).image()) and lazy.fetched == list(cut.slices)
+    lazy = FromDisk(scan)
+    recipe = gl.Recipe(size=32, pick="lungs", crop="lungs")
+    assert np.array_equal(recipe.cut(lazy).image(), recipe.cut(scan).image()) and len(lazy.fetched) == 16 + 3
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"where": "top"}, {"crop": "body"}, {"clip_hu": (400, -1000)}, {"slices": 0}, {"size": 4}]
+    "wrong",
+    [{"pick": "top"}, {"crop": "body"}, {"window": (400, -1000)}, {"window": "wide"}, {"slices": 0}, {"size": 4}],
 )
 def test_a_recipe_refuses_what_it_cannot_do(wrong):
     with pytest.raises(gl.ChoiceError):
         gl.Recipe(**wrong)
 
 
+@pytest.mark.parametrize("label", [5, -1, 2.5, "mild"])
+def test_labels_written_into_the_table_are_refused_at_every_door_and_never_break_what_shows_it(label):
+    table = pd.DataFrame({"name": ["a", "b"], "patient": ["a", "b"], "label": [0, 1], "split": "train"}, dtype=object)
+    images = gl.images.ImageSet(np.zeros((2, 3, 8, 8), np.uint8), table, gl.Recipe(size=8))
+    images.table.loc[0, "label"] = label
+    judged = gl.Predictions(table.assign(label=[0, 1]), np.eye(4)[:2])
+    judged.table["label"] = judged.table["label"].astype(object)
+    judged.table.loc[0, "label"] = label
+    found = gl.Cohort(table.assign(label=[0, 1]), lambda row: ramp(), lambda row: row["name"])
+    found.table["label"] = found.table["label"].astype(object)
+    found.table.loc[0, "label"] = label
+    doors = [
+        lambda: images.labels,
+        lambda: images.train,
+        lambda: judged.labels,
+        lambda: gl.evaluate(judged),
+        lambda: found.labels,
+        lambda: found.train,
+        lambda: gl.prepare(found, gl.Recipe(size=8), progress=False),
+    ]
+    for door in doors:
+        with pytest.raises(gl.CohortError, match="label holds"):
+            door()
+    for shown in (images, judged, found):
+        repr(shown)
+        for column in list(shown.table):
+            if column != "name":
+                del shown.table[column]
+                repr(shown)
+
+
 def test_a_recipe_survives_json():
-    recipe = gl.Recipe(slices=5, where="lungs", clip_hu=(-1350, 150), size=96, crop="lungs")
+    recipe = gl.Recipe(slices=5, pick="lungs", window=(-600, 1500), size=96, crop="lungs")
     assert gl.Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
@@ -121,7 +192,7 @@ def test_prepare_orders_by_split_and_takes_the_second_run_from_the_cache():
     cohort = toy_cohort(4, open_row)
     first = gl.prepare(cohort, gl.Recipe(size=16), progress=False)
     assert first.table["split"].tolist() == ["train", "train", "validation", "test"]
-    assert first.names == ["s0", "s3", "s2", "s1"] and first.indices.tolist() == [0, 3, 2, 1]
+    assert first.names == ["s0", "s3", "s2", "s1"] and first.labels.tolist() == [0, 3, 2, 1]
     assert len(opened) == 4
     again = gl.prepare(cohort, gl.Recipe(size=16), progress=False)
     assert len(opened) == 4 and np.array_equal(first.pixels, again.pixels)
@@ -138,7 +209,7 @@ def test_splits_are_views_of_the_file_and_cannot_be_written_through():
     assert np.array_equal(gl.prepare(cohort, gl.Recipe(size=16), progress=False).pixels, before)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "foreign"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "foreign", "method", "folder"])
 def test_a_damaged_entry_is_made_again(own_cache, damage):
     cohort = toy_cohort(2)
     good = np.array(gl.prepare(cohort, gl.Recipe(size=16), progress=False).pixels)
@@ -150,6 +221,12 @@ def test_a_damaged_entry_is_made_again(own_cache, damage):
         data[300] ^= 0xFF
     elif damage == "empty":
         data = bytearray()
+    elif damage == "method":  # of packing, which no zip program knows
+        for mark, behind in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+            place = data.index(mark) + behind
+            data[place : place + 2] = (99).to_bytes(2, "little")
+    elif damage == "folder":  # the arrays lie in one, and so have other names
+        data = bytearray(bytes(data).replace(b"pixels.npy", b"a/xels.npy"))
     else:
         np.savez(part, something=np.zeros(3))
         data = bytearray(part.read_bytes())
@@ -217,7 +294,7 @@ def test_ten_bad_files_of_two_hundred_are_named_and_the_rest_is_right(tmp_path):
     for name, reason in zip(images.left_out["name"], images.left_out["reason"], strict=True):
         assert name in reason and reasons[name] in reason, reason
     for name, pixels in zip(images.names, images.pixels, strict=True):
-        expected = gl.scan_to_image(numbered({"name": name.removesuffix(".nii")}), recipe)
+        expected = recipe.cut(numbered({"name": name.removesuffix(".nii")})).image()
         assert np.array_equal(pixels, expected), name
 
 
@@ -348,7 +425,7 @@ def test_many_processes_give_the_same_images():
     cohort = gl.phantom_cohort(6, seed=1, shape=(8, 48, 48))
     recipe = gl.Recipe(size=32)
     alone = np.array(gl.prepare(cohort, recipe, jobs=1, progress=False).pixels)
-    for part in (gl.cache_folder() / "images").glob("*.npz"):
+    for part in (gl.storage.cache_folder() / "images").glob("*.npz"):
         part.unlink()
     assert np.array_equal(gl.prepare(cohort, recipe, jobs=2, progress=False).pixels, alone)
 
@@ -397,6 +474,62 @@ def test_a_file_that_the_system_refuses_to_write_is_an_error_and_harms_nothing(o
     after = {p.name: p.read_bytes() for p in (own_cache / "images").iterdir()}
     assert before.items() <= after.items() and not [name for name in after if name.startswith(".")]
     assert len(prepared(cohort)) == 8
+
+
+def as_somebody_else(work, tmp_path):
+    """Run work in a copy of this process that may write into nothing that is here; what it gave, or its error."""
+    answer = Path(tempfile.mkdtemp()) / "answer"
+    answer.parent.chmod(0o777)
+    for folder in (tmp_path, *tmp_path.parents[:-2]):  # pytest lets nobody else in
+        folder.chmod(0o755)
+
+    def ask():
+        if os.getuid() == 0:
+            os.setuid(65534)
+        try:
+            told = f"pixels {work().pixels.sum()}"
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+        answer.write_text(told)
+
+    run_and_die(ask)
+    told = answer.read_text(encoding="utf-8")
+    shutil.rmtree(answer.parent)
+    return told
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs users")
+def test_a_cache_that_may_only_be_read_is_read(own_cache, tmp_path):
+    """Shared by a class, say; or on a disk that was mounted so."""
+    cohort = toy_cohort(6, numbered)
+    images = prepared(cohort.subset(range(4)))
+    for folder in (own_cache, own_cache / "images"):
+        folder.chmod(0o555)
+    try:
+        assert as_somebody_else(lambda: prepared(cohort.subset(range(4))), tmp_path) == f"pixels {images.pixels.sum()}"
+        told = as_somebody_else(lambda: prepared(cohort), tmp_path)
+        assert told.startswith("GgoLabError") and "Permission denied" in told and "GGO_LAB_CACHE" in told
+    finally:
+        for folder in (own_cache, own_cache / "images"):
+            folder.chmod(0o755)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that can copy a process")
+def test_two_processes_that_fill_one_cache_at_once_give_the_same_images(own_cache, tmp_path, monkeypatch):
+    cohort, children = toy_cohort(12, numbered), []
+    for number in range(2):
+        if (child := os.fork()) == 0:
+            try:
+                (tmp_path / str(number)).write_bytes(prepared(cohort).pixels.tobytes())
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "clean"))
+    right = prepared(cohort).pixels.tobytes()
+    assert [(tmp_path / str(number)).read_bytes() == right for number in range(2)] == [True, True]
+    assert not [path for path in (own_cache / "images").iterdir() if path.name.startswith(".")]
 
 
 def test_a_cache_that_cannot_be_made_says_what_to_do(monkeypatch, tmp_path):

@@ -10,7 +10,6 @@ import pytest
 from scipy import ndimage
 
 from ggo_lab.errors import ChoiceError
-from ggo_lab.grades import Grade, grade_of
 from ggo_lab.phantom import make_phantom
 from ggo_lab.phantom.grid import Grid
 from ggo_lab.phantom.lesions import PATTERNS, sample_disease
@@ -18,6 +17,7 @@ from ggo_lab.phantom.lobes import LOBES
 from ggo_lab.phantom.shapes import Filler
 from ggo_lab.phantom.stamps import stamp
 from ggo_lab.scan import PADDING_HU
+from ggo_lab.tasks import GGO_SEVERITY
 
 SMALL = (32, 96, 96)
 
@@ -113,19 +113,17 @@ def test_the_asked_involvement_is_met(involvement):
     truth = make_phantom(involvement=involvement, seed=round(100 * involvement), shape=(24, 80, 80)).truth
     assert truth.involvement == truth.lesions.sum() / truth.lungs.sum()
     assert abs(truth.involvement - involvement) < 0.01
-    assert truth.grade == grade_of(truth.involvement)
 
 
-@pytest.mark.parametrize("grade", list(Grade))
-def test_a_grade_is_met_away_from_the_band_edges(grade):
-    truth = make_phantom(grade=int(grade), seed=1, shape=(16, 64, 64)).truth
-    low, high = grade.band
-    assert truth.grade is grade
+@pytest.mark.parametrize("label", range(4))
+def test_a_grade_is_met_away_from_the_band_edges(label):
+    truth = make_phantom(grade=GGO_SEVERITY.numbers[label], seed=1, shape=(16, 64, 64)).truth
+    low, high = GGO_SEVERITY.band(label)
     assert low + 0.015 < truth.involvement < high - 0.015
 
 
 def test_grades_left_to_chance_follow_the_paper(crowd):
-    counts = np.bincount([scan.truth.grade for scan in crowd], minlength=5)[1:]
+    counts = np.bincount([GGO_SEVERITY.label_from_involvement(scan.truth.involvement) for scan in crowd], minlength=4)
     assert (counts[:3] > 1).all()
     assert counts[3] <= counts[:3].min()
 
@@ -211,7 +209,6 @@ def test_lesions_end_at_the_oblique_fissure(six):
 
 def test_a_normal_scan_has_no_lesion(normal):
     truth = normal.truth
-    assert truth.grade is None
     assert truth.involvement == 0.0
     assert not truth.lesions.any() and not truth.masks["consolidation"].any()
 
@@ -447,7 +444,7 @@ def test_dependent_atelectasis_lies_at_the_back_and_is_no_lesion(plain):
     half = (rows[0] + rows[-1]) // 2
     assert (change[:, half:] > 150).sum() * well.voxel_ml > 15
     assert (change[:, :half] > 150).sum() < 0.02 * (change[:, half:] > 150).sum()
-    assert ill.truth.grade is None
+    assert ill.truth.involvement == 0
 
 
 def test_an_effusion_takes_room_from_the_lung(plain):
@@ -679,4 +676,21 @@ def test_wrong_arguments_are_explained(arguments, words):
 
 
 def test_agreeing_grade_and_involvement_are_accepted():
-    assert make_phantom(grade=2, involvement=0.4, seed=1, shape=(8, 32, 32)).truth.grade is Grade.MODERATE
+    for grade in (2, "moderate"):
+        scan = make_phantom(grade=grade, involvement=0.4, seed=1, shape=(8, 32, 32))
+        assert 0.25 < scan.truth.involvement < 0.5
+
+
+def test_the_wide_world_is_wider_and_its_truth_still_holds():
+    wide = [make_phantom(involvement=0.2, seed=seed, shape=(20, 64, 64), world="wide") for seed in range(6)]
+    people = [make_phantom(involvement=0.2, seed=seed, shape=(20, 64, 64)) for seed in range(6)]
+    for scan in wide:
+        assert scan.truth.involvement == pytest.approx(0.2, abs=0.01)
+        assert not np.any(scan.truth.lesions & ~scan.truth.lungs)
+    spread = {
+        name: [np.std([scan.truth.drawn[name] for scan in scans]) for scans in (people, wide)]
+        for name in ("lung_hu", "field_share", "dome_steepness")
+    }
+    assert all(wider > usual for usual, wider in spread.values()), spread
+    with pytest.raises(ChoiceError, match="world"):
+        make_phantom(seed=0, shape=(8, 32, 32), world="narrow")

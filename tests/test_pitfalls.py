@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from judged import predictions_of
 from squares import config, tiny
 from torch import nn
 
@@ -15,15 +16,15 @@ from ggo_lab import pitfalls as pf
 def image_set(seed=0, n=60, noise_in_corners=False):
     """Images whose middle brightens with the grade and whose corners are air, as CT is."""
     rng = np.random.default_rng(seed)
-    grade = rng.permutation(np.arange(n) % 4) + 1
+    label = rng.permutation(np.arange(n) % 4)
     pixels = np.zeros((n, 3, 32, 32), np.uint8)
-    pixels[:, :, 8:24, 8:24] = rng.integers(0, 120, (n, 3, 16, 16)) + 30 * grade[:, None, None, None]
+    pixels[:, :, 8:24, 8:24] = rng.integers(0, 120, (n, 3, 16, 16)) + 30 * (1 + label)[:, None, None, None]
     if noise_in_corners:
         pixels[:, :, :5], pixels[:, :, -5:] = rng.integers(0, 9, (2, n, 3, 5, 32))
     names = [f"s{i}" for i in range(n)]
     split = np.array(["train", "validation", "test"])[np.searchsorted([0.6, 0.8], np.arange(n) / n, side="right")]
-    table = pd.DataFrame({"name": names, "patient": names, "grade": grade, "split": split})
-    return gl.ImageSet(pixels, table, gl.Recipe(size=32))
+    table = pd.DataFrame({"name": names, "patient": names, "label": label, "split": split})
+    return gl.images.ImageSet(pixels, table, gl.Recipe(size=32))
 
 
 @pytest.mark.parametrize("step", [1, 60])
@@ -44,7 +45,7 @@ def test_clean_corners_seldom_raise_the_alarm():
         noisy = image_set(seed, noise_in_corners=True)
         alarms += pf.find_label_leak(noisy.train, noisy.test).caught
     assert alarms <= 2  # 1 of 100 is allowed
-    with pytest.raises(gl.CohortError, match="two grades or more"):
+    with pytest.raises(gl.CohortError, match="two classes or more"):
         pf.find_label_leak(noisy.train, noisy.test.subset(slice(0, 1)))
 
 
@@ -60,7 +61,7 @@ def test_a_telling_pixel_is_found_wherever_it_lies(step):
     images = image_set(noise_in_corners=True)
     assert not pf.find_telling_pixel(images.train, images.test).caught
     rng = np.random.default_rng(1)
-    images.pixels[:, 1, 20, 3] = step * (1 + images.indices)  # outside the corners, outside the body
+    images.pixels[:, 1, 20, 3] = step * (1 + images.labels)  # outside the corners, outside the body
     assert not pf.find_label_leak(images.train, images.test).caught
     found = pf.find_telling_pixel(images.train, images.test)
     assert found.caught and "row 20 and column 3 of channel 1 alone grades with a mean recall of 1.00" in str(found)
@@ -68,7 +69,7 @@ def test_a_telling_pixel_is_found_wherever_it_lies(step):
     shuffled = replace(images, pixels=images.pixels.reshape(60, 3, -1)[:, :, order].reshape(images.pixels.shape))
     again = pf.find_telling_pixel(shuffled.train, shuffled.test)
     assert again.caught and again.sentence.split("alone")[1] == found.sentence.split("alone")[1]
-    with pytest.raises(gl.CohortError, match="two grades or more"):
+    with pytest.raises(gl.CohortError, match="two classes or more"):
         pf.find_telling_pixel(images.train, images.test.subset(slice(0, 1)))
 
 
@@ -84,12 +85,12 @@ def test_a_network_that_reads_corners_is_caught_and_an_honest_one_is_not():
     assert not pf.find_corner_reader(fitted(honest), honest.test).caught
     blank = honest.pixels.copy()
     blank[:, :, 8:24, 8:24] = 60
-    blank[:, :, 1, 1] = 60 * (1 + honest.indices[:, None])  # nothing to learn from but the leak
+    blank[:, :, 1, 1] = 60 * (1 + honest.labels[:, None])  # nothing to learn from but the leak
     leaked = replace(honest, pixels=blank)
     found = pf.find_corner_reader(fitted(leaked), leaked.test)
     assert found.caught and "given the corners of other scans" in found.sentence
-    unknown = replace(honest, table=honest.table.assign(grade=pd.NA))
-    with pytest.raises(gl.CohortError, match="known grade"):
+    unknown = replace(honest, table=honest.table.assign(label=pd.NA))
+    with pytest.raises(gl.CohortError, match="known label"):
         pf.find_corner_reader(tiny(), unknown)
 
 
@@ -132,7 +133,7 @@ def test_real_scans_pass_and_their_spoilt_copies_do_not(real_data, file):
 
 def predictions(true, said):
     names = [f"s{i}" for i in range(len(true))]
-    return gl.Predictions(names, names, np.array(true), np.eye(4)[said])
+    return predictions_of(names, names, np.array(true), np.eye(4)[said])
 
 
 def test_selecting_on_the_test_split_is_caught():

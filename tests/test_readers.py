@@ -39,10 +39,13 @@ def test_labels_that_are_no_labels_are_refused(tmp_path):
     with pytest.raises(ScanError, match="needs whole numbers"):
         read_labels(tmp_path / "probability.nii.gz")
     (tmp_path / "labels.png").touch()
-    with pytest.raises(ScanError, match=r"NIfTI, MetaImage or NRRD files only"):
+    with pytest.raises(ScanError, match=r"NIfTI, MetaImage, NRRD files only"):
         read_labels(tmp_path / "labels.png")
-    with pytest.raises(ScanError, match="no such file"):
-        read_labels(tmp_path / "none.nii.gz")
+    for name in (tmp_path / "none.nii.gz", "a\0b.nii.gz", "~nobody-of-this-name/a.nii.gz"):
+        with pytest.raises(ScanError, match="no such file"):
+            read_labels(name)
+        with pytest.raises(ScanError, match="no such file"):
+            read_scan(name)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -227,6 +230,6 @@ def test_a_scan_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
         raise MemoryError
 
     path = write_nifti(chest(), tmp_path / "scan.nii", SPACING)
-    monkeypatch.setattr("ggo_lab.readers.hu_from", full)
+    monkeypatch.setattr("ggo_lab.readers.stored._hu_of", full)
     with pytest.raises(ScanError, match="does not fit into this machine's memory"):
         read_scan(path)

@@ -1,7 +1,10 @@
 """Damaged files: a short pass of the fuzzer, and what its long passes found."""
 
+import bz2
+import gzip
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -49,7 +52,7 @@ def test_the_fuzzer_sees_what_it_looks_for(tmp_path, monkeypatch, code, fault):
     )
     root = Path(__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root}")
-    monkeypatch.setattr("fuzz_readers.LONGEST_S", 1.0)
+    monkeypatch.setattr("fuzz_readers.PATIENCE", 0.4)
     findings: Findings = run(count=1, seed=3)
     assert len(findings.faults) == 1 and fault in findings.faults[0]
 
@@ -75,9 +78,12 @@ def test_a_damaged_name_of_a_data_file_is_not_repeated(tmp_path, name):
 
 def test_bytes_to_skip_without_end_are_refused_at_once(tmp_path):
     header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 14 12 5\nendian: little\nencoding: {}\nbyte skip: {}\n\n"
-    for encoding, skip in (("raw", 10**12), ("raw", -7), ("gzip", 10**12), ("gzip", -1)):
-        (tmp_path / "a.nrrd").write_bytes(header.format(encoding, skip).encode() + chest().tobytes())
-        with pytest.raises(ScanError, match="cannot be read as MetaImage or NRRD"):
+    voxels = {"raw": chest().tobytes(), "gzip": gzip.compress(bytes(10**6)), "bzip2": bz2.compress(bytes(10**6))}
+    for encoding, skip in (
+        ("raw", 10**12), ("raw", -7), ("gzip", 10**12), ("gzip", -1), ("bzip2", 99999999999), ("bzip2", 2**64)
+    ):  # fmt: skip
+        (tmp_path / "a.nrrd").write_bytes(header.format(encoding, skip).encode() + voxels[encoding])
+        with pytest.raises(ScanError, match=f"says to skip {skip} bytes before the voxels, more than can be there"):
             read_scan(tmp_path / "a.nrrd")
 
 
@@ -112,6 +118,28 @@ def test_a_dicom_header_that_claims_gigabytes_costs_none(tmp_path):
     root = Path(__file__).parents[1]
     run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=root)
     assert run.stdout == "4\n", run.stderr
+
+
+@pytest.mark.parametrize("gigabytes", [0.6, 20])
+def test_a_deflated_dicom_file_that_unpacks_to_gigabytes_is_refused(tmp_path, gigabytes):
+    """Its header alone would do: pydicom inflates all of the file to read it."""
+    (path,) = write_slices(tmp_path, chest((1, 12, 14)), "deflated")
+    data = path.read_bytes()
+    begin = data.index(b"1.2.840.10008.1.2.1.99") + 22  # what is said before lies plain
+    whole = zlib.decompress(data[begin:], -zlib.MAX_WBITS)
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    start = packer.compress(whole) + packer.flush(zlib.Z_FULL_FLUSH)
+    megabyte = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)  # it may be repeated
+    path.write_bytes(data[:begin] + start + megabyte * int(1000 * gigabytes) + packer.flush())
+    code = (
+        "import resource, sys, time; from ggo_lab.errors import ScanError; from ggo_lab.readers import read_scan\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 * 10**9,) * 2)\n"
+        "try: read_scan(sys.argv[1])\n"
+        "except ScanError as error: print(error, time.process_time() < 10)"
+    )
+    root = Path(__file__).parents[1]
+    run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=root)
+    assert "of more than 512 MB when it is inflated" in run.stdout and run.stdout.endswith("True\n"), run.stderr
 
 
 def test_nifti_offsets_that_are_no_numbers_are_refused(tmp_path):

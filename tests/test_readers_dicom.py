@@ -1,5 +1,6 @@
 """Reading DICOM: folders, series, compressions, positions, multi-frame files."""
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from scan_files import (
 )
 
 from ggo_lab.errors import ScanError
-from ggo_lab.readers import dicom_pixels, read_scan
+from ggo_lab.readers import read_scan
 from ggo_lab.scan import PADDING_HU
 
 
@@ -219,15 +220,16 @@ def test_signed_12_bit_keeps_its_sign(tmp_path):
 
 
 @pytest.mark.parametrize("syntax", ["JPEG-LS", "JPEG-Lossless", "JPEG 2000", "RLE"])
-def test_a_compressed_picture_that_breaks_off_is_refused(tmp_path, syntax):
-    paths = write_slices(tmp_path, chest((5, 40, 44)), syntax)
+def test_a_compressed_picture_that_breaks_off_is_left_out(tmp_path, syntax):
+    hu = chest((5, 40, 44))
+    paths = write_slices(tmp_path, hu, syntax)
     header = pydicom.dcmread(paths[2])
     (frame,) = pydicom.encaps.generate_frames(header.PixelData, number_of_frames=1)
     header.PixelData = pydicom.encaps.encapsulate([frame[: len(frame) // 2]])
     header.save_as(paths[2])
-    with pytest.raises(ScanError, match="the slice cannot be decoded") as caught:
-        read_scan(tmp_path)
-    assert caught.value.subject == paths[2]
+    scan = read_scan(tmp_path)
+    assert np.array_equal(scan.hu, hu[[0, 1, 3, 4]]) and scan.spacing == pytest.approx(SPACING)
+    assert has_note(scan, f"1 of 5 slices cannot be decoded, damaged or of an unknown compression: {paths[2].name}")
 
 
 @pytest.mark.parametrize("syntax", ["JPEG-LS", "JPEG-Lossless", "JPEG 2000"])
@@ -236,8 +238,9 @@ def test_a_compressed_picture_of_another_size_is_refused_before_it_is_decoded(tm
     header = pydicom.dcmread(paths[2])
     header.Rows = header.Columns = 20
     header.save_as(paths[2])
-    monkeypatch.setattr("ggo_lab.readers.dicom_pixels._DECODER.decode", None)
-    with pytest.raises(ScanError, match="the slice cannot be decoded"):
+    for decode in ("jpegls_decode", "jpeg8_decode", "jpeg2k_decode", "jpegsof3_decode"):
+        monkeypatch.setattr(f"imagecodecs.{decode}", lambda *_, **__: pytest.fail("it was decoded"))
+    with pytest.raises(ScanError, match="1 of 1 slices cannot be decoded"):
         read_scan(paths[2])
 
 
@@ -264,26 +267,24 @@ def test_each_file_is_opened_for_its_header_and_once_for_its_pixels(tmp_path, mo
     assert set(opened.values()) == {2}
 
 
-def test_a_picture_that_crashes_the_decoder_is_refused(tmp_path):
-    """144 bits a pixel: GDCM's decoder of JPEG-Lossless reads beyond its memory. It dies alone."""
+def test_a_picture_that_crashed_gdcm_is_left_out(tmp_path):
+    """144 bits a pixel: GDCM's decoder of JPEG-Lossless read beyond its memory."""
     paths = write_slices(tmp_path, chest(), "JPEG-Lossless")
     data = paths[2].read_bytes()
     paths[2].write_bytes(data.replace(b"\xff\xc3\x00\x0b\x10", b"\xff\xc3\x00\x0b\x90"))
-    with pytest.raises(ScanError, match="the slice cannot be decoded") as caught:
+    scan = read_scan(tmp_path)
+    assert len(scan.hu) == 4 and has_note(scan, paths[2].name)
+
+
+def test_a_picture_without_its_end_takes_no_time(tmp_path):
+    """CharLS seeks the mark of the end for eight seconds where it is missing."""
+    paths = write_slices(tmp_path, chest((5, 256, 256)), "JPEG-LS")
+    for path in paths[:3]:
+        header = pydicom.dcmread(path)
+        (frame,) = pydicom.encaps.generate_frames(header.PixelData, number_of_frames=1)
+        header.PixelData = pydicom.encaps.encapsulate([frame[:600] + b"\0"])
+        header.save_as(path)
+    started = time.monotonic()
+    with pytest.raises(ScanError, match="3 of 5 slices cannot be decoded"):
         read_scan(tmp_path)
-    assert caught.value.subject == paths[2]
-    paths[2].write_bytes(data)
-    assert np.array_equal(read_scan(tmp_path).hu, chest())  # another has taken its place
-
-
-def test_a_picture_that_takes_the_decoder_too_long_is_refused(tmp_path, monkeypatch):
-    write_slices(tmp_path / "scan", chest(), "JPEG-Lossless")
-    sleeper = tmp_path / "sleeper.py"
-    sleeper.write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
-    dicom_pixels._DECODER.stop()
-    with monkeypatch.context() as patch:
-        patch.setattr(dicom_pixels, "_CHILD", sleeper)
-        patch.setattr(dicom_pixels, "_LONGEST_DECODING_S", 0.2)
-        with pytest.raises(ScanError, match="the slice cannot be decoded"):
-            read_scan(tmp_path / "scan")
-    assert np.array_equal(read_scan(tmp_path / "scan").hu, chest())
+    assert time.monotonic() - started < 3

@@ -130,12 +130,6 @@ def test_each_of_the_48_orientations_is_the_same_patient(tmp_path, orientation):
     assert np.array_equal(scan.hu, chest()) and scan.spacing == pytest.approx(SPACING)
 
 
-def test_many_planes_are_converted_a_few_at_a_time_and_all_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("ggo_lab.readers.voxels._VOXELS_AT_ONCE", 2 * 12 * 14)
-    nib.save(nib.Nifti1Image(chest().T.astype(np.float32), np.diag([-1, -1, 1, 1])), tmp_path / "float.nii")
-    assert np.array_equal(read_scan(tmp_path / "float.nii").hu, chest())
-
-
 def test_voxels_right_behind_a_header_that_does_not_say_where(tmp_path):
     path = tmp_path / "scan.nii"
     nib.save(nib.Nifti1Image(chest().T, np.diag([-1, -1, 1, 1])), path)

@@ -53,6 +53,13 @@ def test_other_files_beside_the_slices_are_counted(tmp_path):
     assert has_note(read_scan(tmp_path), "1 files that are not JPG or PNG were left out")
 
 
+@pytest.mark.parametrize(("before", "descending"), [("s_-", False), ("s (-", False), ("z=-", True), ("-", True)])
+def test_a_minus_that_all_names_have_is_a_hyphen_behind_a_separator(tmp_path, before, descending):
+    write_pictures(tmp_path, np.stack([np.full((12, 14), 20 * k, np.uint8) for k in range(12)]), before + "{}.png")
+    grey = window(read_scan(tmp_path, first_slice="feet").hu, -300, 1400)[:, 0, 0]
+    assert grey.tolist() == sorted((20 * np.arange(12)).tolist(), reverse=descending)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     before=st.text("abcXYZ_- ().é", max_size=6),

@@ -39,6 +39,12 @@ def bad_file(kind: str, folder: Path) -> Path:
     elif kind == "other suffix":
         path = folder / "bad.docx"
         path.write_bytes(b"word" * 99)
+    elif kind in ("archive", "analyze"):
+        path = folder / ("bad.zip" if kind == "archive" else "bad.img")
+        path.write_bytes(b"PK" * 300)
+    elif kind == "pictures in folders":
+        for number in range(3):
+            write_pictures(path / f"ct_scan_{number}", window(chest(), -300, 1400))
     elif kind in ("gzip text", "nifti text"):
         path.write_text("this is a text, renamed. " * 40)
     elif kind == "gzip of text":
@@ -59,7 +65,7 @@ def bad_file(kind: str, folder: Path) -> Path:
         path.write_bytes(data)
     elif kind == "gzip that cannot hold it":
         data = bytearray(igzip.decompress(good.read_bytes()))
-        data[42:48] = np.array([1500, 1500, 1500], "<i2").tobytes()
+        data[42:48] = np.array([1000, 1000, 1000], "<i2").tobytes()
         path.write_bytes(igzip.compress(bytes(data)))
     elif kind == "nifti in 4-D":
         nib.save(nib.Nifti1Image(np.stack([chest().T] * 2, -1), np.eye(4)), path)
@@ -121,10 +127,10 @@ def bad_file(kind: str, folder: Path) -> Path:
         path = folder / "bad.nii"
         nib.save(nib.Nifti1Image(not_hu(kind).T, np.eye(4)), path)
     elif kind == "dicom unreadable":
-        paths = write_slices(path, chest(), "JPEG 2000")
-        header = pydicom.dcmread(paths[0])
-        header.PixelData = pydicom.encaps.encapsulate([b"damaged " * 40])
-        header.save_as(paths[0])
+        for file in write_slices(path, chest(), "JPEG 2000")[:3]:
+            header = pydicom.dcmread(file)
+            header.PixelData = pydicom.encaps.encapsulate([b"damaged " * 40])
+            header.save_as(file)
     elif kind == "dicom of two patients":
         write_slices(path, chest()[:2])
         write_dicom(path, chest()[2:], patient="p2")
@@ -159,11 +165,14 @@ def bad_file(kind: str, folder: Path) -> Path:
             red = np.stack([grey[0], grey[0] // 2, grey[0] // 4], -1)
             Image.fromarray(red).save(pictures[3])
         elif "size" in kind:
-            Image.fromarray(grey[0][:5]).save(pictures[3])
+            for n in (1, 2, 3):
+                Image.fromarray(grey[0][: 4 + n]).save(pictures[n])
         elif "truncated" in kind:
-            pictures[3].write_bytes(pictures[3].read_bytes()[:-60])
+            path = pictures[3]
+            path.write_bytes(path.read_bytes()[:-60])
         elif "text" in kind:
-            pictures[3].write_text("hello")
+            path = pictures[3]
+            path.write_text("hello")
         elif "16 bit" in kind:
             Image.fromarray(chest()[0].astype(np.uint16)).save(pictures[0])
         elif "both" in kind:
@@ -201,6 +210,9 @@ KINDS = {
     "a folder of whole volumes": ["folder of volumes"],
     "an empty file": ["empty file"],
     "another kind of file": ["other suffix"],
+    "an archive": ["archive"],
+    "half of an Analyze pair": ["analyze"],
+    "pictures in several folders": ["pictures in folders"],
     "NIfTI by its name only": ["gzip text", "nifti text", "gzip of text"],
     "a damaged or truncated `.nii.gz`": ["gzip truncated", "gzip header only", "gzip flipped"],
     "a damaged NIfTI header": ["nifti header damaged"],
@@ -218,7 +230,7 @@ KINDS = {
     "a MetaImage or NRRD in several files": ["mha list"],
     "a header without its data file": ["mhd without its raw file"],
     "DICOM without a picture": ["dicom text"],
-    "a DICOM slice that cannot be decoded": ["dicom unreadable"],
+    "DICOM slices that cannot be decoded": ["dicom unreadable"],
     "DICOM of several patients": ["dicom of two patients"],
     "DICOM that is no CT": ["dicom MR", "dicom localizer", "dicom in colour"],
     "DICOM without an axial series": ["dicom coronal"],

@@ -163,6 +163,86 @@ def with_damaged(folder: Path) -> list[Path]:
     return [folder]
 
 
+def with_two_passes(folder: Path) -> list[Path]:
+    write_slices(folder / "in", chest(), AcquisitionNumber=1)
+    write_slices(folder / "out", chest(seed=1), AcquisitionNumber=2, InstanceNumber=9)
+    return [folder]
+
+
+def with_undecodable(folder: Path) -> list[Path]:
+    paths = write_slices(folder, np.concatenate([chest(), chest()[:1]]), "JPEG 2000")
+    paths[5].write_bytes(paths[5].read_bytes().replace(b"\xff\x4f\xff\x51", b"\xff\x4f\xff\x50"))
+    return [folder]
+
+
+def two_forms(sform, qform):
+    def write(folder: Path) -> list[Path]:
+        image = nib.Nifti1Image(chest().T, AXES)
+        image.set_qform(qform, 1)
+        image.set_sform(sform, 1)
+        nib.save(image, folder / "a.nii.gz")
+        return [folder / "a.nii.gz"]
+
+    return write
+
+
+def thin_bodies(folder: Path) -> list[Path]:
+    hu = np.full((3, 80, 80), -1000, np.int16)
+    hu[:, 10:70, 10:70] = 40
+    paths = [folder / f"a.{suffix}" for suffix in ("nii.gz", "mha", "nrrd")]
+    for path in paths:
+        sitk.WriteImage(as_itk(hu, (5, 1.6, 1.6)), str(path))
+    return paths
+
+
+def without_mark(folder: Path) -> list[Path]:
+    for path in write_slices(folder, chest()):
+        header = pydicom.dcmread(path)
+        header.preamble, header.file_meta = None, pydicom.dataset.FileMetaDataset()
+        header.save_as(path, implicit_vr=True, little_endian=True)
+        path.rename(path.with_suffix(""))
+    return [folder]
+
+
+def with_commas(folder: Path) -> list[Path]:
+    for path in write_slices(folder, chest()):
+        header = pydicom.dcmread(path)
+        header.PixelSpacing = ["0.7000", "0.8000"]
+        save(header, path)
+        path.write_bytes(path.read_bytes().replace(rb"0.7000\0.8000", rb"0,7000\0,8000"))
+    return [folder]
+
+
+def with_lut(folder: Path) -> list[Path]:
+    for path in write_slices(folder, chest()):
+        header = pydicom.dcmread(path)
+        del header.RescaleSlope, header.RescaleIntercept
+        table = pydicom.Dataset()
+        table.LUTDescriptor, table.ModalityLUTType = [4096, 0, 16], "HU"
+        table.add_new("LUTData", "OW", (np.arange(4096) - 1024).astype("<i2").tobytes())
+        header.ModalityLUTSequence = pydicom.Sequence([table])
+        save(header, path)
+    return [folder]
+
+
+def odd_pictures(kind: str):
+    def write(folder: Path) -> list[Path]:
+        place = folder / "inner" if kind == "deeper" else folder
+        grey = window(chest((12, 12, 14)), -300, 1400)
+        paths = write_pictures(place, grey, "slice_{}.png")
+        if kind == "truncated":
+            paths[3].write_bytes(paths[3].read_bytes()[:-60])
+        elif kind == "size":
+            write_pictures(place / "new", grey[:1, :5], "slice_3.png")[0].replace(paths[3])
+            (place / "new").rmdir()
+        elif kind == "stray":
+            write_pictures(place / "new", grey[:1], "cover.png")[0].rename(place / "cover.png")
+            (place / "new").rmdir()
+        return [folder]
+
+    return write
+
+
 def padded(folder: Path) -> list[Path]:
     paths = []
     for value in (-2000, -2048, -3024):
@@ -197,10 +277,24 @@ ROWS = {
     "localizers among the slices": (with_localizer, chest()),
     "missing DICOM slices": (with_gap, chest()),
     "repeated DICOM slices": (with_repeats, chest()),
-    "tilted gantry": (tilted, chest()),
+    "tilted gantry, also as a sheared NIfTI or NRRD": (tilted, chest()),
+    "NIfTI whose sform is a placeholder of 1 mm": (two_forms(np.diag([-1, -1, 1, 1]), AXES), chest()),
+    "NIfTI whose sform and pixdim disagree": (two_forms(AXES, np.diag([-0.8, -0.7, 2, 1])), chest()),
+    "NIfTI whose sform and qform turn it differently": (two_forms(AXES, AXES * [[-1], [1], [1], [1]]), chest()),
+    "NIfTI of 1 mm everywhere": (two_forms(np.diag([-1, -1, 1, 1]), np.diag([-1, -1, 1, 1])), chest()),
+    "a body that no adult has, whatever the format": (thin_bodies, None),
+    "DICOM without a mark or a suffix": (without_mark, chest()),
+    "DICOM with decimal commas": (with_commas, chest()),
+    "DICOM with a modality LUT": (with_lut, chest()),
+    "one JPG or PNG that breaks off": (odd_pictures("truncated"), None),
+    "a picture of another size among slices": (odd_pictures("size"), None),
+    "stray pictures among slices": (odd_pictures("stray"), None),
+    "slices one folder deeper": (odd_pictures("deeper"), None),
     "enhanced multi-frame DICOM": (enhanced, chest()),
     "one DICOM slice": (lambda folder: [write_slices(folder, chest())[3]], chest()[3:4]),
     "damaged DICOM files among good ones": (with_damaged, chest()),
+    "several passes or reconstructions in one series": (with_two_passes, chest()),
+    "DICOM pictures that cannot be decoded among good ones": (with_undecodable, chest()),
     "padding of -2000, -2048, -3024": (padded, WITH_PADDING),
     "folder of `.jpg` or `.png` slices": (pictures, None),
 }
@@ -217,10 +311,12 @@ def test_what_is_read_becomes_what_its_row_says(row, tmp_path):
     for path in write(tmp_path):
         scan = read_scan(path)
         if hu is None:
-            assert not scan.is_hu and np.abs(scan.hu.astype(int) - chest()).max() <= 4
+            right = chest() if scan.hu.shape == (5, 12, 14) else scan.hu
+            assert np.abs(scan.hu.astype(int) - right).max() <= 4 and scan.is_hu == (path.suffix != "")
         else:
             assert scan.is_hu and np.array_equal(scan.hu, hu), path
-            assert scan.spacing[1:] == pytest.approx(SPACING[1:], rel=1e-4)
+            unit = row == "NIfTI of 1 mm everywhere"
+            assert scan.spacing[1:] == pytest.approx((1, 1) if unit else SPACING[1:], rel=1e-4)
         if READ[row]:
             assert any(says(note, READ[row]) for note in scan.notes), scan.notes
         else:

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from judged import predictions_of
 
 from ggo_lab.errors import GgoLabError
 from ggo_lab.evaluation import Predictions, evaluate
@@ -13,10 +14,10 @@ from ggo_lab.evaluation.report_page import reading, report_html
 EVIL = "</script><img src=x onerror=alert(1)>"
 
 
-def predictions(true: list[int], predicted: list[int], sure: float = 0.7, name: str = "net") -> Predictions:
+def predictions(true: list[int], said: list[int], sure: float = 0.7, name: str = "net") -> Predictions:
     shares = np.full((len(true), 4), (1 - sure) / 3)
-    shares[np.arange(len(true)), predicted] = sure
-    return Predictions(
+    shares[np.arange(len(true)), said] = sure
+    return predictions_of(
         [f"scan-{i}" for i in range(len(true))], [f"p{i}" for i in range(len(true))], np.array(true), shares, name
     )
 
@@ -63,10 +64,10 @@ def test_the_page_holds_the_scores_with_their_intervals_and_baselines(report):
 def test_the_page_holds_the_confusion_matrix_and_every_grade(report):
     assert row_of(report, "mild (3)")[1:] == ["267%", "133%", "0", "0"]
     assert row_of(report, "severe (3)")[1:] == ["0", "133%", "267%", "0"]
-    recall = report.per_grade.loc["moderate"]
+    recall = report.per_class.loc["moderate"]
     row = next(row for row in Tables(report_html(report)).rows if row and row[0] == "moderate")
     assert row[1] == "2"
-    assert row[3] == f"{recall['recall']:.2f} {recall['recall low']:.2f} to {recall['recall high']:.2f}"
+    assert row[3] == f"{recall['recall']:.2f} {recall['recall_low']:.2f} to {recall['recall_high']:.2f}"
     for caution in report.cautions:
         assert caution in report_html(report)
 
@@ -81,7 +82,7 @@ def test_mistakes_are_listed_the_surest_first():
 
 def test_the_reading_says_what_the_numbers_are(report):
     said = list(reading(report))
-    assert said[0] == "Of 9 scans 6 were graded right, 2 one grade off, and 1 two or three grades off."
+    assert said[0] == "Of 9 scans 6 were graded right, 2 one grade off, and 1 two or more grades off."
     assert said[2] == "Its mistakes: 1 too mild, 2 too severe."
     assert (
         "nothing shows that it learnt" in list(reading(evaluate(predictions([0, 1, 2, 3], [3, 2, 1, 0]), draws=50)))[1]

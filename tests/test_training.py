@@ -1,9 +1,14 @@
+import contextlib
 import dataclasses
+import inspect
 import json
 import math
+import os
 import shutil
 import struct
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,22 +18,29 @@ from safetensors.torch import save_file
 from squares import SIZE, TRAIN, VALIDATION, config, copied, curves, quick, same, squares, tensors, tiny
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torchvision.models.inception import InceptionOutputs
 
 import ggo_lab as gl
-from ggo_lab.backbones import RandomWeightsWarning
+from ggo_lab.backbones import Backbone, RandomWeightsWarning
+from ggo_lab.saliency.maps import METHODS
 from ggo_lab.training import (
     PLAIN,
     Speed,
     TrainConfig,
+    fastest,
+    fit,
     load_model,
+    loop,
     save_model,
     score,
-    speed,
-    train_epoch,
+    set_speed,
     training_batches,
 )
-from ggo_lab.training.devices import place
-from ggo_lab.training.memory import Memory
+from ggo_lab.training.batches import place
+from ggo_lab.training.losses import LOSSES, Loss
+from ggo_lab.training.speed import suited
+from ggo_lab.training.tally import Tally
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +60,7 @@ def test_a_task_that_can_be_learnt_is_learnt():
 
 
 def test_a_real_backbone_learns_too():
-    _, history = quick(gl.build_backbone("resnet18", "scratch"), max_epochs=12, patience=12, flip=False)
+    _, history = quick(gl.build_backbone("resnet18", weights=None), max_epochs=12, patience=12, flip=False)
     assert history.table["validation_accuracy"].max() >= 0.7
 
 
@@ -141,23 +153,38 @@ def test_an_interruption_before_there_is_any_state_goes_through(monkeypatch):
 def test_losses_are_weighted_by_batch_size():
     model = tiny()
     model.network[1] = nn.Identity()  # without BatchNorm an image's loss does not depend on its batch
-    images, targets = tensors(squares(70, "train"))  # score cuts it into 64 + 6
-    expected = cross_entropy(model(images), targets).item()
-    right = (model(images).argmax(1) == targets).float().mean().item()
-    batches = list(zip(images.split([40, 27, 3]), targets.split([40, 27, 3]), strict=True))
-    still = torch.optim.SGD(model.parameters(), lr=0.0)
-    assert train_epoch(model, batches, still) == pytest.approx((expected, right), rel=1e-5)
-    assert score(model, images, targets) == pytest.approx((expected, right), rel=1e-5)
-    unweighted = np.mean([cross_entropy(model(x), y).item() for x, y in batches])
+    images, labels = tensors(squares(70, "train"))  # score cuts it into 64 + 6
+    expected = cross_entropy(model(images), labels).item()
+    right = (model(images).argmax(1) == labels).float().mean().item()
+    tally = Tally()
+    parts = [(model(x), y) for x, y in zip(images.split([40, 27, 3]), labels.split([40, 27, 3]), strict=True)]
+    for logits, truth in parts:
+        tally.add(cross_entropy(logits, truth).detach(), (logits.argmax(1) == truth).sum(), len(truth))
+    assert tally.means(1, model, torch.optim.SGD(model.parameters())) == pytest.approx((expected, right), rel=1e-5)
+    assert score(model, images, labels) == pytest.approx((expected, right), rel=1e-5)
+    unweighted = np.mean([cross_entropy(logits, truth).item() for logits, truth in parts])
     assert abs(unweighted - expected) > 1e-3, "the test could not tell"
 
 
-def test_every_output_of_the_network_counts_by_its_weight():
-    model, (images, targets) = tiny(), tensors(TRAIN)
-    main, other = torch.randn(2, len(images), 4, requires_grad=True)
-    model.outputs = lambda images: [(1.0, main), (0.4, other)]
-    loss, _ = train_epoch(model, [(images, targets)], torch.optim.SGD(model.parameters(), lr=0.0))
-    assert loss == pytest.approx((cross_entropy(main, targets) + 0.4 * cross_entropy(other, targets)).item())
+def test_the_auxiliary_output_counts_two_fifths():
+    labels = torch.arange(8) % 4
+    main, other = torch.randn(2, 8, 4)
+    loss_of = LOSSES["cross_entropy"]
+    expected = cross_entropy(main, labels, reduction="none") + 0.4 * cross_entropy(other, labels, reduction="none")
+    torch.testing.assert_close(loss_of(InceptionOutputs(main, other), labels), expected)
+    torch.testing.assert_close(loss_of(main, labels), cross_entropy(main, labels, reduction="none"))
+
+
+def test_a_new_loss_is_one_entry(monkeypatch):
+    def squared(logits, labels):
+        return (logits.softmax(1) - torch.nn.functional.one_hot(labels, 4)).square().sum(1)
+
+    monkeypatch.setitem(LOSSES, "brier", Loss(squared))
+    model, history = quick(max_epochs=15, patience=15, lr=1e-2, loss="brier")
+    images, labels = tensors(VALIDATION)
+    with torch.no_grad():
+        best = history.table.loc[history.table["best"], "validation_loss"].item()
+        assert squared(model(images), labels).mean().item() == pytest.approx(best, rel=1e-5) and best < 0.5
 
 
 def draws(seed=0):
@@ -192,7 +219,7 @@ def test_half_of_the_images_are_mirrored_left_to_right():
 
 def test_frozen_layers_stay_as_they_are_through_fit():
     with pytest.warns(RandomWeightsWarning):
-        model = gl.build_backbone("resnet18", "head", weights="none")
+        model = gl.build_backbone("resnet18", "head", weights=None)
     before = copied(model)
     quick(model)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
@@ -221,76 +248,189 @@ def test_the_global_random_state_is_left_as_it_was():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# ---- speed ----------------------------------------------------------------------------------------------------
-
-
-def test_probing_does_not_touch_the_model_and_times_every_setting():
-    model = tiny(dropout=0.5).train()
-    before, images, targets = copied(model), *tensors(TRAIN)
-    kinds = (Speed(True, True), Speed(False, True), PLAIN)
-    seconds = speed._probe(model, images[:8], targets[:8], config(), Memory(), kinds)
-    assert set(seconds) == set(kinds) and all(0 < s < 5 for s in seconds.values())
-    assert same(model.state_dict(), before) and all(p.grad is None for p in model.parameters())
-
-
-def test_the_fastest_setting_is_taken_and_remembered(monkeypatch):
-    best = Speed(channels_last=True, bf16=False)
-    probes = []
-
-    def probe(*_):
-        probes.append(best if not probes else PLAIN)  # timings vary: a second probe would find otherwise
-        return {PLAIN: 2.0, best: 1.0} if probes[-1] == best else {PLAIN: 1.0, best: 2.0}
-
-    monkeypatch.setattr("ggo_lab.training.speed._probe", probe)
-    one, first = quick(speed="auto", max_epochs=20)
-    two, second = quick(speed="auto", max_epochs=20)
-    assert first.speed == second.speed == best and len(probes) == 1
-    assert first.tried == second.tried == {best: 1.0, PLAIN: 2.0} and next(iter(first.tried)) == best
-    assert same(one.state_dict(), two.state_dict())
-    quick(speed="auto", max_epochs=20, batch_size=4)
-    assert len(probes) == 2, "other batches are another question"
+@contextlib.contextmanager
+def set_for_all(setter, value, before):
+    setter(value)
+    try:
+        yield
+    finally:
+        setter(before)
 
 
 @pytest.mark.parametrize(
-    "damaged", ["", "{}", '{"tried": 3}', '{"tried": []}', '{"tried": [{"bf16": true}]}', "\x00\x01"]
+    "changed",
+    [
+        lambda: set_for_all(torch.set_grad_enabled, False, True),
+        lambda: set_for_all(torch.set_default_dtype, torch.float64, torch.float32),
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        lambda: set_for_all(torch.manual_seed, 5, 6),
+        lambda: set_for_all(torch.set_default_dtype, torch.bfloat16, torch.float32),
+        lambda: set_for_all(torch.set_default_device, "meta", None),
+        lambda: torch.device("meta"),
+        lambda: set_for_all(torch.set_float32_matmul_precision, "medium", "highest"),
+        lambda: set_for_all(torch.use_deterministic_algorithms, True, False),
+        torch.no_grad,
+        torch.autograd.graph.save_on_cpu,
+    ],
+    ids=["no gradients", "64 bits", "inference mode", "autocast", "another seed", "16 bits", "device", "device block",
+         "rounded products", "deterministic", "no_grad", "saved elsewhere"],
+)  # fmt: skip
+def test_what_is_set_for_the_whole_of_torch_does_not_matter(changed, tmp_path):
+    def all_that_computes(model):
+        fitted, history = quick(model)
+        built = gl.build_backbone("squeezenet1_0", weights=None)
+        built.recipe = gl.Recipe(size=SIZE)
+        image = VALIDATION.pixels[1]
+        maps = [METHODS[name](built, image, 1) for name in METHODS]
+        maps.append(gl.saliency.deletion_insertion(built, image, maps[0], 1, steps=2).to_numpy())
+        loaded = load_model(save_model(built, tmp_path / "m"))
+        answers = [gl.predict(each, VALIDATION).probabilities for each in (fitted, built, loaded)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RandomWeightsWarning)
+            head = gl.build_backbone("squeezenet1_0", "head", weights=None)
+        quick(head, max_epochs=1)
+        answers.append(gl.predict(head, VALIDATION, reuse_frozen=True).probabilities)
+        states = [tensor.numpy() for each in (fitted, built, head) for tensor in each.state_dict().values()]
+        return curves(history), [*maps, *answers, *states]
+
+    history, expected = all_that_computes(tiny(dropout=0.5))
+    shutil.rmtree(os.environ["GGO_LAB_CACHE"])  # where the features of frozen layers are
+    model = tiny(dropout=0.5)
+    with changed():
+        before = torch.get_default_dtype(), torch.get_float32_matmul_precision(), torch.is_inference_mode_enabled()
+        curve, found = all_that_computes(model)
+        assert before == (torch.get_default_dtype(), torch.get_float32_matmul_precision(),
+                          torch.is_inference_mode_enabled())  # fmt: skip
+    pd.testing.assert_frame_equal(curve, history, check_exact=True)
+    assert len(found) == len(expected) and all(map(np.array_equal, found, expected))
+
+
+# ---- a loop to be read ---------------------------------------------------------------------------------------
+
+
+def places_of_images(model, **settings):
+    """(file, function) of the package, in order, that get train images or a batch of them before the first step."""
+    found, validation = {}, len(VALIDATION)
+
+    def is_train(value):
+        return isinstance(value, torch.Tensor) and value.dtype == torch.uint8 and len(value) != validation
+
+    def look(frame, event, _):
+        file, name = Path(frame.f_code.co_filename), frame.f_code.co_name
+        if event == "call" and "ggo_lab" in file.parts and not name.startswith(("<", "__")):
+            given = frame.f_locals.values()
+            if any(is_train(value) or (isinstance(value, tuple) and any(map(is_train, value))) for value in given):
+                found.setdefault((file.name, name))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    hook = register_optimizer_step_pre_hook(stop)
+    sys.setprofile(look)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            quick(model, **settings)
+    finally:
+        sys.setprofile(None)
+        hook.remove()
+    return list(found)
+
+
+def test_images_pass_few_places_before_the_first_step():
+    ways = places_of_images(tiny())
+    assert ways == [
+        ("batches.py", "training_batches"),
+        ("batches.py", "alter"),
+        ("batches.py", "added_up"),
+        ("loop.py", "gradients"),
+        ("network.py", "forward"),
+        ("network.py", "normalise"),
+    ], "besides `fit` and `place`, which it calls with the split itself"
+
+
+WRAPPERS = {
+    "compiled": "learner = compiled(",
+    "parts": "gradients_of = memory.in_parts(",
+    "ranks": "learner, gradients_of = with_other_ranks(",
+    "frozen": "learner, seen, judged = frozen_once(",
+    "speed": "set_speed(model.to(device), speed)",
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_each_wrapper_can_be_taken_away_by_deleting_its_line(name):
+    text = inspect.getsource(loop)
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(WRAPPERS[name])]
+    without = {"__name__": "without"}
+    # What stands alone in an `if` needs something in its place.
+    exec(compile(text.replace(line, line[: len(line) - len(line.lstrip())] + "pass"), "without", "exec"), without)
+    extent = "head" if name == "frozen" else "all"
+    whole, found = (Backbone.around(tiny().network, head="6", size=SIZE, extent=extent) for _ in range(2))
+    history = fit(whole, TRAIN, VALIDATION, config(optimizer="sgd"), progress=False)
+    expected = without["fit"](found, TRAIN, VALIDATION, config(optimizer="sgd"), progress=False)
+    pd.testing.assert_frame_equal(curves(history), curves(expected), rtol=1e-3)
+
+
+# ---- speed ----------------------------------------------------------------------------------------------------
+
+
+def test_sixteen_bits_learn_what_thirty_two_do():
+    _, exact = quick(optimizer="sgd", lr=1e-2, max_epochs=8, patience=8)
+    _, rough = quick(optimizer="sgd", lr=1e-2, max_epochs=8, patience=8, speed=Speed(channels_last=True, bf16=True))
+    pd.testing.assert_frame_equal(
+        curves(rough)[["train_loss", "validation_loss"]], curves(exact)[["train_loss", "validation_loss"]], rtol=0.03
+    )
+    assert exact.table["train_loss"].iloc[-1] < 0.8 * exact.table["train_loss"].iloc[0], "the test could not tell"
+
+
+def has_bf16(monkeypatch, there):
+    monkeypatch.setattr("ggo_lab.training.speed._has_bf16", lambda device: there)
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "with_bf16"),
+    [
+        ("resnet18", Speed(channels_last=True), Speed(channels_last=True, bf16=True)),
+        ("densenet121", Speed(channels_last=True), Speed(bf16=True)),
+        ("vit_b_32", PLAIN, Speed(bf16=True)),
+    ],
 )
-def test_a_damaged_memory_is_made_again(own_cache, monkeypatch, damaged):
-    quick(speed="auto", max_epochs=20)
-    (file,) = (own_cache / "speed").iterdir()
-    file.write_text(damaged)
-    best = Speed(bf16=True)
-    monkeypatch.setattr("ggo_lab.training.speed._probe", lambda *_: {PLAIN: 2.0, best: 1.0})
-    assert quick(speed="auto", max_epochs=20)[1].speed == best
-    assert json.loads(file.read_text(encoding="utf-8"))["tried"][0]["bf16"]
+def test_speed_follows_from_the_network_and_the_processor(monkeypatch, name, without, with_bf16):
+    with torch.device("meta"):
+        model = gl.build_backbone(name, weights=None)
+    for there, expected in ((False, without), (True, with_bf16)):
+        has_bf16(monkeypatch, there)
+        assert suited(model, torch.device("cpu")) == expected
 
 
-def test_a_cache_that_cannot_be_written_is_a_warning_only(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("GGO_LAB_CACHE", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="cannot be remembered"):
-        quick(speed="auto", max_epochs=20)
+def test_nothing_is_measured_unless_asked_for(monkeypatch, own_cache):
+    monkeypatch.setattr("ggo_lab.training.speed._step_seconds", lambda *_: pytest.fail("measured"))
+    model, history = quick(speed="auto", max_epochs=20)
+    assert history.speed == suited(model, torch.device("cpu")) and not own_cache.exists()
+    again, _ = quick(speed="auto", max_epochs=20)
+    assert same(again.state_dict(), model.state_dict())
 
 
-def test_only_long_runs_wait_for_a_compiler(monkeypatch):
-    def probe(*given):
-        return {kind: 0.5 if kind.compile else 1.0 for kind in given[-1]}
+def test_fastest_measures_every_setting_and_leaves_the_model_as_it_was():
+    model = tiny(dropout=0.5).train()
+    before = copied(model)
+    seconds = fastest(model, TRAIN, config())
+    assert set(seconds) == {Speed(True, True), Speed(True, False), Speed(False, True), PLAIN}
+    assert list(seconds.values()) == sorted(seconds.values()) and all(0 < s < 5 for s in seconds.values())
+    assert same(model.state_dict(), before) and all(p.grad is None for p in model.parameters()) and model.training
+    assert quick(speed=next(iter(seconds)), max_epochs=1)[1].speed == next(iter(seconds))
 
-    monkeypatch.setattr("ggo_lab.training.speed._probe", probe)
-    images, targets = tensors(TRAIN)
-    for epochs, compiles in ((240, False), (241, True)):  # of five steps of a second: 20 minutes, and more
-        chosen, tried = speed.choose_speed(tiny(), images, targets, config(max_epochs=epochs, speed="auto"), Memory())
-        assert chosen.compile == compiles and len(tried) == 4 + compiles
 
-
-def test_where_nothing_can_be_compiled_the_probe_goes_on_and_a_choice_says_so(monkeypatch):
+def test_where_nothing_can_be_compiled_it_is_never_fastest_and_a_choice_says_so(monkeypatch):
     def no_compiler(*_, **__):
         raise torch._dynamo.exc.TorchDynamoException("no C++ compiler")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: no_compiler)
-    images, targets = tensors(TRAIN)
-    found = speed._probe(tiny(), images, targets, config(), Memory(), (PLAIN, Speed(compile=True)))
-    assert found[Speed(compile=True)] == math.inf and found[PLAIN] < 5
-    with pytest.raises(gl.ModelError, match="cannot compile resnet18 here"):
+    found = fastest(tiny(), TRAIN, config(), compile=True)
+    (compiled,) = [setting for setting in found if setting.compile]
+    assert found[compiled] == math.inf and list(found)[-1] == compiled
+    with pytest.raises(gl.ModelError, match="cannot compile the network here"):
         quick(speed=Speed(compile=True))
 
 
@@ -301,6 +441,26 @@ def test_compiled_steps_learn_what_others_learn():
     two, compiled = quick(optimizer="sgd", speed=Speed(compile=True))
     assert compiled.speed.compile and set(one.state_dict()) == set(two.state_dict())
     pd.testing.assert_frame_equal(curves(plain), curves(compiled), rtol=1e-3)
+
+
+def test_a_loop_of_ones_own_learns_in_the_arithmetic_of_fit(monkeypatch):
+    has_bf16(monkeypatch, True)
+    _, history = quick(speed="auto", flip=False)
+    model = set_speed(tiny())
+    assert model.bf16 and history.speed.bf16
+    images, labels = tensors(TRAIN)
+    optimizer, draws = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), torch.Generator().manual_seed(101)
+    for loss in history.table["validation_loss"]:
+        model.train()
+        for batch, truth in training_batches(images, labels, config(flip=False), draws):
+            optimizer.zero_grad()
+            cross_entropy(model(batch), truth).backward()
+            optimizer.step()
+        assert score(model, *tensors(VALIDATION))[0] == loss
+    seen = []
+    model.network[0].register_forward_hook(lambda layer, given, result: seen.append(result.dtype))
+    assert model.train()(images).dtype == model.eval()(images).dtype == torch.float32
+    assert seen == [torch.bfloat16, torch.float32]
 
 
 # ---- images that stay on disk ---------------------------------------------------------------------------------
@@ -329,12 +489,6 @@ def test_images_too_many_for_the_gpu_stay_in_the_memory_map(monkeypatch):
     assert place(VALIDATION, torch.device("cuda"))[0] == "moved"
 
 
-def test_short_runs_are_not_probed(monkeypatch, own_cache):
-    monkeypatch.setattr("ggo_lab.training.speed._probe", lambda *_: pytest.fail("probed"))
-    assert quick(speed="auto", max_epochs=2)[1].speed == PLAIN
-    assert not own_cache.exists()
-
-
 # ---- what is refused ------------------------------------------------------------------------------------------
 
 
@@ -343,22 +497,22 @@ def with_column(images, column, values):
 
 
 def faulty_splits():
-    unknown = VALIDATION.table["grade"].copy()
+    unknown = VALIDATION.table["label"].copy()
     unknown[3] = pd.NA
     shared = [*TRAIN.patients[:1], *VALIDATION.patients[1:]]
     return {
         "train split is empty": (TRAIN.subset([]), VALIDATION),
         "validation split is empty": (TRAIN, VALIDATION.subset([])),
         "holds one scan": (TRAIN.subset([0]), VALIDATION),
-        "1 scans of the validation split have no grade, such as validation0-3": (
+        "1 scans of the validation split have no label, such as validation0-3": (
             TRAIN,
-            with_column(VALIDATION, "grade", unknown),
+            with_column(VALIDATION, "label", unknown),
         ),
-        "1 patients are in both train and validation, such as train0-0": (
+        "1 patient is in more than one of train, validation, such as train0-0": (
             TRAIN,
             with_column(VALIDATION, "patient", shared),
         ),
-        "prepared differently": (TRAIN, dataclasses.replace(VALIDATION, recipe=gl.Recipe(size=SIZE, where="middle"))),
+        "prepared differently": (TRAIN, dataclasses.replace(VALIDATION, recipe=gl.Recipe(size=SIZE, pick="middle"))),
     }
 
 
@@ -397,6 +551,61 @@ def test_settings_that_cannot_work_are_refused(wrong):
         TrainConfig(**wrong)
 
 
+NUMPYS = {
+    "lr": np.float64(1e-2),
+    "batch_size": np.int64(8),
+    "max_epochs": np.array(2),
+    "patience": np.uint8(3),
+    "min_delta": np.float32(0.25),
+    "flip": np.bool_(False),
+    "seed": np.int32(7),
+    "unfreeze_at": np.array([5, 10]),
+    "optimizer": np.str_("sgd"),
+    "rotate": 5,
+    "speed": Speed(np.bool_(True), np.bool_(False)),
+}
+
+
+def test_settings_from_numpy_are_pythons_own():
+    plain = {**{name: value.item() for name, value in NUMPYS.items() if hasattr(value, "item") and value.ndim == 0},
+             "unfreeze_at": (5, 10), "rotate": 5.0, "speed": Speed(True, False)}  # fmt: skip
+    found, expected = TrainConfig(**NUMPYS), TrainConfig(**plain)
+    assert repr(found) == repr(expected) and found == expected
+    for field in dataclasses.fields(found):
+        assert type(getattr(found, field.name)) is type(getattr(expected, field.name)), field.name
+        assert type(getattr(found, field.name)).__module__ in ("builtins", "ggo_lab.training.config")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_size": np.float64(8.5)},
+        {"batch_size": True},
+        {"max_epochs": np.array([3])},
+        {"lr": np.nan},
+        {"flip": np.int64(1)},
+        {"unfreeze_at": (np.float64(2.5),)},
+        {"seed": -1},
+        {"speed": Speed("yes")},
+    ],
+)
+def test_settings_from_numpy_of_another_kind_are_refused(wrong):
+    with pytest.raises(gl.ChoiceError, match=next(iter(wrong))):
+        TrainConfig(**wrong)
+
+
+def test_a_run_with_settings_from_numpy_is_resumed_and_stored(tmp_path):
+    settings = {"lr": np.float64(1e-2), "batch_size": np.int64(8), "seed": np.int64(3)}
+    model = gl.build_backbone("squeezenet1_0", weights=None)
+    gl.fit(model, TRAIN, VALIDATION, config(**settings, max_epochs=1), False, tmp_path / "c")
+    again = gl.build_backbone("squeezenet1_0", weights=None)
+    history = gl.fit(
+        again, TRAIN, VALIDATION, config(lr=1e-2, batch_size=8, seed=3, max_epochs=np.int64(2)), False, tmp_path / "c"
+    )
+    assert len(history.table) == 2
+    assert load_model(save_model(again, tmp_path / "m", history)).name == "squeezenet1_0"
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
 def test_a_device_that_is_not_there_is_named(device):
     with pytest.raises(gl.ChoiceError, match=device):
@@ -419,12 +628,12 @@ def test_weights_that_were_no_numbers_from_the_start_are_not_blamed_on_the_learn
     model = tiny()
     with torch.no_grad():
         model.network[0].weight[0] = math.nan
-    with pytest.raises(gl.ModelError, match="before anything was learnt: the weights of resnet18"):
+    with pytest.raises(gl.ModelError, match="before anything was learnt: the weights of own tiny"):
         quick(model)
 
 
 def test_grades_of_which_the_train_split_has_none_do_no_harm():
-    three = TRAIN.subset(np.flatnonzero(TRAIN.indices != 2))
+    three = TRAIN.subset(np.flatnonzero(TRAIN.labels != 2))
     for balance in ("none", "loss", "sampling"):
         assert quick(train=three, max_epochs=1, balance=balance)[1].table["train_loss"].notna().all()
 
@@ -448,7 +657,7 @@ def test_a_validation_loss_that_is_no_number_stops_too(monkeypatch):
 def fitted(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GGO_LAB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        model = gl.build_backbone("squeezenet1_0", "scratch")
+        model = gl.build_backbone("squeezenet1_0", weights=None)
         return quick(model, max_epochs=1, speed=Speed(channels_last=True))
 
 
@@ -463,7 +672,7 @@ def test_a_stored_model_gives_the_same_answers(fitted, file):
     model.to(memory_format=torch.contiguous_format)
     with torch.inference_mode():
         assert torch.equal(loaded(images), model(images))
-    assert (loaded.name, loaded.extent, loaded.weights) == ("squeezenet1_0", "scratch", "random")
+    assert (loaded.name, loaded.extent, loaded.weights) == ("squeezenet1_0", "all", "random")
     assert loaded.recipe == TRAIN.recipe and not loaded.training
     assert all(p.requires_grad for p in loaded.parameters())
 
@@ -476,7 +685,7 @@ def metadata(file):
 
 def test_a_model_file_says_where_it_comes_from(fitted, file):
     facts = metadata(file)
-    assert facts["grades"] == ["mild", "moderate", "severe", "critical"]
+    assert facts["task"]["names"] == ["mild", "moderate", "severe", "critical"]
     assert facts["versions"]["torch"] == torch.__version__.split("+")[0]
     assert facts["config"]["batch_size"] == 8
     assert facts["history"]["table"]["validation_loss"] == fitted[1].table["validation_loss"].tolist()
@@ -490,7 +699,7 @@ def test_a_model_is_stored_without_a_history_too(fitted, tmp_path):
 def test_frozen_models_come_back_frozen(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RandomWeightsWarning)
-        model, _ = quick(gl.build_backbone("squeezenet1_0", "head", weights="none"), max_epochs=1)
+        model, _ = quick(gl.build_backbone("squeezenet1_0", "head", weights=None), max_epochs=1)
     loaded = load_model(save_model(model, tmp_path / "m"))
     assert gl.count_parameters(loaded) == gl.count_parameters(model)
 
@@ -535,10 +744,22 @@ def test_foreign_files_are_refused_and_run_no_code(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "newer ggo_lab"),
+        ({"format": 3}, "another version of ggo_lab"),
         ({"backbone": "resnet18"}, "not a model stored by ggo_lab"),
         ({"backbone": "fasterrcnn_resnet50_fpn"}, "not a model stored by ggo_lab"),
         ({"recipe": {"size": 4}}, "not a model stored by ggo_lab"),
+        ({"recipe": {"size": 20_000}}, "not a model stored by ggo_lab"),
+        ({"recipe": {"size": "64"}}, "not a model stored by ggo_lab"),
+        ({"recipe": {"slices": 5}}, "not a model stored by ggo_lab"),
+        ({"task": {"names": ["a", "b"]}}, "not a model stored by ggo_lab"),
+        ({"task": None}, "not a model stored by ggo_lab"),
+        ({"reading": "yes"}, "not a model stored by ggo_lab"),
+        ({"sequence": 1}, "not a model stored by ggo_lab"),
+        ({"backbone": 7}, "not a model stored by ggo_lab"),
+        ({"weights": None}, "not a model stored by ggo_lab"),
+        ({"spec": {"head": "../x"}}, "not a model stored by ggo_lab"),
+        ({"slices": 10**9}, "not a model stored by ggo_lab"),
+        ({"crc32": "0"}, "not a model stored by ggo_lab"),
         ({"extent": None}, "not a model stored by ggo_lab"),
     ],
 )

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from squares import TRAIN, VALIDATION, config, copied, quick, same, squares, tensors, tiny
+from squares import TRAIN, VALIDATION, config, copied, quick, same, squares, tensors
 from torch.nn.functional import cross_entropy, logsigmoid
 
 import ggo_lab as gl
 from ggo_lab.backbones import RandomWeightsWarning
-from ggo_lab.backbones.ordinal import corn_logits
-from ggo_lab.training import TrainConfig, load_model, save_model, score, train_epoch, training_batches
+from ggo_lab.backbones.ordinal import corn_logits, involvement_logits, involvement_of
+from ggo_lab.training import TrainConfig, fit, load_model, save_model, score, training_batches
 from ggo_lab.training.augment import augment
-from ggo_lab.training.batches import grade_weights
+from ggo_lab.training.losses import LOSSES, Weights, class_weights
 
-RARE = TRAIN.subset(np.flatnonzero((TRAIN.indices != 3) | (np.arange(40) < 8)))  # 10, 10, 10 and 2 of a grade
+RARE = TRAIN.subset(np.flatnonzero((TRAIN.labels != 3) | (np.arange(40) < 8)))  # 10, 10, 10 and 2 of a grade
 
 
 def draws(seed=0):
@@ -33,19 +33,17 @@ def test_the_optimizer_is_the_one_that_was_named(monkeypatch, name, kind):
 
 
 def test_weights_let_grades_count_alike():
-    weights = grade_weights(torch.tensor([0] * 6 + [1] * 3 + [3]))
+    weights = class_weights(torch.tensor([0] * 6 + [1] * 3 + [3]), 4)
     assert weights[2] == 0
     assert torch.allclose(weights * torch.tensor([6, 3, 0, 1]), torch.tensor([10 / 3, 10 / 3, 0, 10 / 3]))
 
 
 def test_a_weighted_loss_is_torchs():
-    model, (images, targets) = tiny().eval(), tensors(RARE)
-    model.train = lambda mode=True: model
-    weights = grade_weights(targets)
-    expected = cross_entropy(model(images), targets, weights).item()
-    still = torch.optim.SGD(model.parameters(), lr=0.0)
-    assert train_epoch(model, [(images, targets)], still, class_weights=weights)[0] == pytest.approx(expected, 1e-5)
-    assert train_epoch(model, [(images, targets)], still)[0] != pytest.approx(expected, 1e-3), "could not tell"
+    logits, labels = torch.randn(len(RARE), 4, generator=draws()), tensors(RARE)[1]
+    losses = LOSSES["cross_entropy"](logits, labels)
+    for balanced, weights in ((True, class_weights(labels, 4)), (False, None)):
+        found = (Weights(labels, 4, balanced)(labels) * losses).sum()
+        torch.testing.assert_close(found, cross_entropy(logits, labels, weights))
 
 
 def test_balance_by_loss_uses_the_weights_of_the_train_split():
@@ -100,12 +98,54 @@ def test_corn_learns_and_its_model_file_says_so(tmp_path):
     images, targets = tensors(squares(40, "test", seed=2))
     assert score(model, images, targets)[1] >= 0.9
     torch.testing.assert_close(model(images).exp().sum(1), torch.ones(40))
-    real = gl.build_backbone("squeezenet1_0", "scratch")
+    real = gl.build_backbone("squeezenet1_0", weights=None)
     quick(real, max_epochs=1, loss="corn")
     loaded = load_model(save_model(real, tmp_path / "m"))
-    assert loaded.ordinal and torch.equal(loaded(images), real(images))
+    assert loaded.reading == "corn" and torch.equal(loaded(images), real(images))
     quick(model, max_epochs=1)
-    assert not model.ordinal, "cross-entropy again"
+    assert model.reading == "logits", "cross-entropy again"
+
+
+def test_involvement_is_graded_by_the_bands_and_a_sure_one_is_a_sure_grade():
+    outputs = torch.tensor(
+        [[-1.5, -9.0, 0, 0], [0.5, -9.0, 0, 0], [9.0, 9.0, 0, 0], [-1e4, -1e4, 0, 0], [1e4, 1e4, 0, 0]]
+    )
+    logits = involvement_logits(outputs, gl.GGO_SEVERITY)
+    assert involvement_of(outputs)[:2].tolist() == [0.125, 0.625]
+    assert logits.isfinite().all() and logits[:3].argmax(1).tolist() == [0, 2, 3]
+    torch.testing.assert_close(logits.exp().sum(1)[:3], torch.ones(3))
+    assert logits[0, 0].exp() > 0.99 and logits[2].exp().max() < 0.9
+    outputs.requires_grad_(True)
+    cross_entropy(involvement_logits(outputs, gl.GGO_SEVERITY), torch.arange(5) % 4).backward()
+    assert outputs.grad.isfinite().all() and not outputs.grad[:, 2:].any()
+
+
+def test_a_class_without_lesions_is_what_lies_below_none():
+    assert involvement_logits(torch.tensor([[-3.0, -9.0, 0, 0, 0]]), gl.tasks.MOSMED).argmax() == 0
+
+
+def test_involvement_is_learnt_from_grades_and_the_model_file_says_so(tmp_path):
+    model, _ = quick(max_epochs=30, patience=30, lr=1e-2, loss="involvement")
+    images, targets = tensors(squares(40, "test", seed=2))
+    assert score(model, images, targets)[1] >= 0.9
+    real = gl.build_backbone("squeezenet1_0", weights=None)
+    quick(real, max_epochs=1, loss="involvement")
+    loaded = load_model(save_model(real, tmp_path / "m"))
+    assert loaded.reading == "involvement" and torch.equal(loaded(images), real(images))
+
+
+def test_involvement_that_decides_nothing_is_not_regressed():
+    images = squares(8, "train")
+    table = images.table.assign(label=images.table["label"] % 3)
+    one, other = (
+        gl.images.ImageSet(
+            images.pixels, table.assign(patient=table["name"] + split), images.recipe, task=gl.tasks.DIAGNOSIS
+        )
+        for split in "ab"
+    )
+    model = gl.build_backbone("squeezenet1_0", weights=None, task=gl.tasks.DIAGNOSIS)
+    with pytest.raises(gl.ChoiceError, match="does not decide between normal"):
+        gl.fit(model, one, other, gl.TrainConfig(loss="involvement"), progress=False)
 
 
 # ---- augmentation ---------------------------------------------------------------------------------------------
@@ -195,7 +235,7 @@ def test_settings_out_of_range_are_refused(wrong):
 
 def frozen(name="resnet18", extent="head"):
     with pytest.warns(RandomWeightsWarning):
-        return gl.build_backbone(name, extent, weights="none")
+        return gl.build_backbone(name, extent, weights=None)
 
 
 def test_layers_begin_to_learn_when_they_are_unfrozen(monkeypatch):
@@ -232,8 +272,6 @@ def test_the_best_state_before_unfreezing_is_put_back_whole(monkeypatch):
 
 
 def test_a_run_that_unfreezes_is_resumed_to_the_same_bits(tmp_path):
-    from ggo_lab.training import fit
-
     settings = config(max_epochs=4, unfreeze_at=(2, 3))
 
     def run(checkpoint, **changes):
@@ -252,18 +290,16 @@ def test_an_unfrozen_model_comes_back_from_its_file(tmp_path):
     model = frozen("inception_v3")
     model.unfreeze()
     model.unfreeze()
-    model.recipe = TRAIN.recipe
+    model.recipe = gl.Recipe(size=96)
     loaded = load_model(save_model(model, tmp_path / "m"))
     assert loaded.extent == "all" and loaded.network.AuxLogits is None
     assert gl.count_parameters(loaded) == gl.count_parameters(model)
     assert gl.count_parameters(model)[0] == gl.count_parameters(model)[1]
 
 
-@pytest.mark.parametrize(
-    ("extent", "epochs"), [("scratch", (3,)), ("all", (3,)), ("last_block", (3, 4)), ("head", (2, 3, 4))]
-)
+@pytest.mark.parametrize(("extent", "epochs"), [("all", (3,)), ("last_block", (3, 4)), ("head", (2, 3, 4))])
 def test_unfreezing_what_is_not_frozen_is_refused(extent, epochs):
-    model = gl.build_backbone("squeezenet1_0", "scratch")
+    model = gl.build_backbone("squeezenet1_0", weights=None)
     model.extent = extent
     with pytest.raises(gl.ChoiceError, match="unfreeze_at"):
         quick(model, unfreeze_at=epochs)

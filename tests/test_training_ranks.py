@@ -71,7 +71,7 @@ def test_alone_there_is_one_rank(monkeypatch):
 
 
 def test_batches_too_small_for_the_ranks_are_refused(monkeypatch):
-    monkeypatch.setattr("ggo_lab.training.setup.rank_and_size", lambda: (0, 4))
+    monkeypatch.setattr("ggo_lab.training.checks.rank_and_size", lambda: (0, 4))
     with pytest.raises(gl.ChoiceError, match="batch_size=6 is shared by 4 processes"):
         gl.fit(without_batchnorm(), TRAIN, VALIDATION, config(batch_size=6), False)
 

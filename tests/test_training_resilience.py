@@ -1,24 +1,28 @@
 """What keeps a run alive: checkpoints, and a device that runs out of memory."""
 
+import errno
+import hashlib
+import io
+import math
 import os
-import platform
 import signal
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from squares import TRAIN, VALIDATION, config, curves, quick, same, squares, tiny
+from squares import TRAIN, VALIDATION, config, copied, curves, quick, same, squares, tiny
 from torch import nn
 
 import ggo_lab as gl
 from ggo_lab.backbones import RandomWeightsWarning
-from ggo_lab.training import Speed, fit
+from ggo_lab.training import Speed, fit, score
+from ggo_lab.training.batches import Memory, OutOfMemoryWarning
 from ggo_lab.training.checkpoints import changing_state
-from ggo_lab.training.memory import Memory, OutOfMemoryWarning
 
 # ---- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -46,6 +50,21 @@ def die_at_step(step):
 def die_while_writing():
     os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     return None
+
+
+def store(path, content):
+    """Write a checkpoint whose checksum is right, whatever it holds."""
+    stored = io.BytesIO()
+    torch.save(content, stored)
+    digest = hashlib.sha256(stored.getvalue()).hexdigest().encode()
+    path.write_bytes(b"ggo_lab checkpoint 2 " + digest + b"\n" + stored.getvalue())
+
+
+def change(path, how):
+    """Change what a checkpoint holds."""
+    content = torch.load(io.BytesIO(path.read_bytes().split(b"\n", 1)[1]), weights_only=True)
+    how(content)
+    store(path, content)
 
 
 # Forked from a fresh Python, which has no threads yet: importing torch takes longer than all the runs.
@@ -115,16 +134,14 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
 
 def test_the_settings_of_speed_are_those_of_the_run(tmp_path):
     run(tmp_path / "c", max_epochs=1, speed="auto")
-    stored = torch.load(tmp_path / "c", weights_only=True)
-    stored["speed"] = (True, False)
-    torch.save(stored, tmp_path / "c")
+    change(tmp_path / "c", lambda stored: stored.update(speed=(True, False)))
     assert run(tmp_path / "c", max_epochs=2, speed="auto")[1].speed == Speed(channels_last=True)
 
 
 def test_frozen_layers_are_not_stored(tmp_path):
     def frozen(seed=0):
         with pytest.warns(RandomWeightsWarning):
-            return gl.build_backbone("squeezenet1_0", "head", weights="none", seed=seed)
+            return gl.build_backbone("squeezenet1_0", "head", weights=None, seed=seed)
 
     model = frozen()
     assert set(changing_state(model, config())) == {"network.classifier.1.weight", "network.classifier.1.bias"}
@@ -137,8 +154,8 @@ def test_frozen_layers_are_not_stored(tmp_path):
 
 
 def test_the_statistics_of_batchnorm_are_stored_where_it_learns():
-    names = set(changing_state(gl.build_backbone("resnet18", "scratch"), config()))
-    assert names == set(gl.build_backbone("resnet18", "scratch").state_dict())
+    names = set(changing_state(gl.build_backbone("resnet18", weights=None), config()))
+    assert names == set(gl.build_backbone("resnet18", weights=None).state_dict())
 
 
 @pytest.mark.parametrize("other", [{"seed": 3}, {"train": squares(40, "train", seed=5)}, {"model": tiny(seed=0)}])
@@ -160,12 +177,140 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, share):
         run(tmp_path / "c", max_epochs=1)
 
 
+def test_any_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
+    run(tmp_path / "c", max_epochs=1)
+    whole = (tmp_path / "c").read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(whole), 40):
+        data = bytearray(whole)
+        data[place] ^= 1 << (place % 8)
+        (tmp_path / "c").write_bytes(data)
+        with pytest.raises(gl.ModelError, match="Delete it to begin anew"):
+            run(tmp_path / "c", max_epochs=2)
+    (tmp_path / "c").write_bytes(bytes(len(whole)))
+    with pytest.raises(gl.ModelError, match="Delete it to begin anew"):
+        run(tmp_path / "c", max_epochs=2)
+
+
+def without(*path):
+    def how(content):
+        for part in path[:-1]:
+            content = content[part]
+        del content[path[-1]]
+
+    return how
+
+
+def put(value, *path):
+    def how(content):
+        for part in path[:-1]:
+            content = content[part]
+        content[path[-1]] = value
+
+    return how
+
+
+WEIGHT = "network.6.weight"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *(without(part) for part in ("facts", "speed", "changing", "optimizer", "draws", "images_at_once", "random")),
+        without("progress"),
+        without("facts", "backbone"),
+        without("changing", WEIGHT),
+        put(torch.zeros(4, 3), "changing", WEIGHT),
+        put(torch.zeros(4, 128, dtype=torch.float64), "changing", WEIGHT),
+        put(torch.full((4, 128), math.nan), "changing", WEIGHT),
+        put(7, "changing", WEIGHT),
+        put(torch.zeros(4), "changing", "network.7.weight"),
+        without("progress", "best_state", WEIGHT),
+        put({}, "progress", "best_state"),
+        without("progress", "rows"),
+        put([], "progress", "rows"),
+        put(9, "progress", "best_epoch"),
+        put((0.99, 0.0), "progress", "best"),
+        put(-1, "progress", "waited"),
+        put(None, "progress", "least_loss"),
+        put(3, "progress", "another"),
+        without("optimizer", "state"),
+        put({}, "optimizer", "param_groups"),
+        put(1e9, "optimizer", "param_groups", 0, "lr"),
+        without("optimizer", "state", 0, "exp_avg"),
+        put(torch.zeros(3), "optimizer", "state", 0, "exp_avg"),
+        put(torch.zeros(3), "draws"),
+        put(torch.zeros(5056, dtype=torch.uint8), "draws"),
+        put([], "random"),
+        put(0, "images_at_once"),
+        put("all", "images_at_once"),
+        put(3, "speed"),
+    ],
+)
+def test_a_checkpoint_with_wrong_parts_is_one_error_and_changes_nothing(tmp_path, how):
+    run(tmp_path / "c", max_epochs=1)
+    change(tmp_path / "c", how)
+    model = tiny(dropout=0.5)
+    before = copied(model)
+    with pytest.raises(gl.ModelError, match="Delete it to begin anew") as caught:
+        run(tmp_path / "c", model, max_epochs=2)
+    assert caught.value.subject == tmp_path / "c" and same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [
+        ("c", {"seed": 2}),
+        ("c", {"lr": 1e-2}),
+        ("c", {"optimizer": "sgd"}),
+        ("link", {"seed": 2}),
+        ("d/../c", {"seed": 2}),
+    ],
+)
+def test_two_trainings_do_not_overwrite_each_others_checkpoint(tmp_path, monkeypatch, place, other):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "c")
+    calls, inside = [], []
+
+    def scored(*arguments):
+        calls.append(1)
+        if len(calls) == 1:  # while the first is in its first epoch, another begins, on the same path
+            inside.append(run(tmp_path / place, max_epochs=2, **other))
+        return score(*arguments)
+
+    monkeypatch.setattr("ggo_lab.training.loop.score", scored)
+    with pytest.raises(gl.ModelError, match="another training has written"):
+        run(tmp_path / "c", max_epochs=2)
+    monkeypatch.undo()
+    _, again = run(tmp_path / "c", max_epochs=2, **other)
+    pd.testing.assert_frame_equal(again.table, inside[0][1].table, check_exact=True)
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    run(tmp_path / "c", max_epochs=1)
+    before = (tmp_path / "c").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ggo_lab.storage.os.replace", full)
+    with pytest.raises(gl.GgoLabError, match="No space left on device"):
+        run(tmp_path / "c", max_epochs=2)
+    assert (tmp_path / "c").read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["c"]
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    run("~/c", max_epochs=1)
+    assert (tmp_path / "c").is_file()
+
+
 def test_no_code_runs_from_a_checkpoint(tmp_path):
     class Trap:
         def __reduce__(self):
             return open, (str(tmp_path / "sprung"), "w")
 
-    torch.save({"format": 1, "facts": Trap()}, tmp_path / "c")
+    store(tmp_path / "c", {"facts": Trap()})
     with pytest.raises(gl.ModelError, match="not a checkpoint"):
         run(tmp_path / "c")
     assert not (tmp_path / "sprung").exists()
@@ -221,12 +366,15 @@ def test_a_device_for_which_two_images_are_too_many_is_named():
 
 
 def test_other_errors_pass_through():
+    def fail(*_):
+        raise RuntimeError("something else")
+
     with pytest.raises(RuntimeError, match="something else"):
-        Memory().in_parts(lambda *_: (_ for _ in ()).throw(RuntimeError("something else")), tiny(), *pair(4), 4)
+        Memory().in_parts(fail)(tiny(), None, *batch_of(4))
 
 
-def pair(n):
-    return torch.zeros(n, 3, 8, 8), torch.zeros(n, dtype=torch.int64)
+def batch_of(n):
+    return torch.zeros(n, 3, 8, 8), torch.zeros(n, dtype=torch.int64), torch.full((n,), 1 / n)
 
 
 @pytest.mark.parametrize(
@@ -236,50 +384,16 @@ def test_no_part_holds_one_image(size, at_once, sizes):
     memory, seen = Memory(), []
     memory.images_at_once = at_once
 
-    def gradients(images, targets, total):
+    def gradients(model, loss_of, images, labels, weights):
+        assert len(images) == len(labels) == len(weights)
         seen.append(len(images))
-        return torch.zeros(()), torch.zeros(())
+        return weights.sum(), torch.ones(())
 
-    memory.in_parts(gradients, tiny(), *pair(size), size)
-    assert seen == sizes
+    loss, right = memory.in_parts(gradients)(tiny(), None, *batch_of(size))
+    assert seen == sizes and right == len(sizes) and loss.item() == pytest.approx(1)
 
 
 def test_what_was_learnt_about_memory_is_in_the_checkpoint(tmp_path):
     with pytest.warns(OutOfMemoryWarning):
         run(tmp_path / "c", small_device(tiny(dropout=0.5), 4), max_epochs=1)
     assert run(tmp_path / "c", max_epochs=2)[1].images_at_once == 4
-
-
-# ---- memory of the host ---------------------------------------------------------------------------------------
-
-# A process of its own: settings of malloc are the whole process's, and other tests have left theirs.
-FAULTS = """
-import resource, torch
-from ggo_lab.training.devices import freed_memory_kept
-
-def faults(large_blocks):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(large_blocks):
-        torch.ones(2**24)  # 64 MiB: 16384 pages
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-def held():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
-
-torch.set_num_threads(1)
-outside, start = faults(5), held()
-with freed_memory_kept():
-    first, _, later, kept = faults(1), faults(3), faults(5), held() - start  # a hole too small may cost one block more
-print(outside, first, later, kept, held() - start, faults(5))
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
-def test_memory_that_is_freed_is_used_again_and_given_back_in_the_end():
-    ended = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    outside, first, later, kept, after, again = map(float, ended.stdout.split())
-    assert outside > 4 * first > 0 and later <= first / 10
-    assert kept > 60 and after < 10, "MiB"
-    assert again > later, "as before"

@@ -10,13 +10,14 @@ import torch
 from squares import copied, curves, quick, tiny
 
 import ggo_lab as gl
+from ggo_lab.training.devices import device_name
 
 
 def learn(threads, file):
     """Train with so many threads; store the curves, and what was learnt."""
     torch.set_num_threads(threads)
     found = []
-    for model in (tiny(), gl.build_backbone("resnet18", "head", weights="none")):
+    for model in (tiny(), gl.build_backbone("resnet18", "head", weights=None)):
         before = copied(model)
         _, history = quick(model, optimizer="sgd", lr=1e-2, max_epochs=10)
         learnt = [(value - before[name]).flatten().double() for name, value in copied(model).items()]
@@ -32,7 +33,7 @@ def one_and_two(tmp_path_factory):
     places = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}
     for threads in ("1", "2"):
         command = [sys.executable, "-W", "ignore", __file__, threads, str(folder / threads)]
-        ended = subprocess.run(command, env=places, capture_output=True, text=True)
+        ended = subprocess.run(command, env=places, capture_output=True, text=True, timeout=200)
         assert ended.returncode == 0, ended.stderr
     return list(zip(*(torch.load(folder / threads) for threads in ("1", "2")), strict=True))
 
@@ -46,3 +47,11 @@ def test_results_hardly_depend_on_the_number_of_threads(one_and_two, network):
 
 if __name__ == "__main__":
     learn(int(sys.argv[1]), sys.argv[2])
+
+
+def test_the_name_of_a_device_counts_its_threads(monkeypatch):
+    said = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        said.append(device_name(torch.device("cpu")))
+    assert said == ["cpu, 1 thread", "cpu, 2 threads"]

@@ -4,8 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from ggo_lab.grades import Grade
-
 _HIDDEN = 128  # numbers that the GRU remembers in each direction
 
 
@@ -16,30 +14,35 @@ class SliceGru(nn.Module):
     with slices of one grey, such as black: they hold nothing to see, and neither part looks at them.
     """
 
-    def __init__(self, cnn: nn.Module, features: int):
+    def __init__(self, cnn: nn.Module, features: int, classes: int):
         """Put the two together.
 
         Args:
             cnn: gives (B, features) for images (B, 3, H, W).
+            features: numbers that the CNN gives for a slice.
+            classes: outputs.
         """
         super().__init__()
         self.slices = SliceReader(cnn, features)
-        self.grader = GruGrader(features)
+        self.grader = GruGrader(features, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the outputs (B, 4) of normalised slices (B, C, 3, H, W)."""
+        """Return the outputs (B, K) of normalised slices (B, C, 3, H, W)."""
         return self.grader(self.slices(images))
 
 
 class SliceReader(nn.Module):
     """Let the CNN see each slice on its own."""
 
+    traced_whole = True  # torch.fx cannot follow what depends on the number of slices
+
     def __init__(self, cnn: nn.Module, features: int):
+        """See SliceGru."""
         super().__init__()
         self.cnn, self.features = cnn, features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give float (B, C, features + 1): what was seen, and in the last column 1, or 0s for an empty slice."""
+        """Return float (B, C, features + 1): what was seen, and in the last column 1, or 0s for an empty slice."""
         grey = images[:, :, 0].flatten(2)
         there = grey.amax(2) > grey.amin(2)
         there[:, 0] = True  # of an empty scan, the first
@@ -52,13 +55,16 @@ class SliceReader(nn.Module):
 class GruGrader(nn.Module):
     """Read the slices' features in order, both ways, and grade the scan."""
 
-    def __init__(self, features: int):
+    traced_whole = True
+
+    def __init__(self, features: int, classes: int):
+        """See SliceGru."""
         super().__init__()
         self.gru = nn.GRU(features, _HIDDEN, batch_first=True, bidirectional=True)
-        self.fc = nn.Linear(2 * _HIDDEN, len(Grade))
+        self.fc = nn.Linear(2 * _HIDDEN, classes)
 
     def forward(self, read: Tensor) -> Tensor:
-        """Give the outputs (B, 4) of what SliceReader gives."""
+        """Return the outputs (B, K) of what SliceReader gives."""
         places = torch.arange(1, read.shape[1] + 1, device=read.device)
         lengths = (places * read[:, :, -1]).amax(1).long().cpu()  # up to the last slice that is there
         packed = pack_padded_sequence(read[:, :, :-1], lengths, batch_first=True, enforce_sorted=False)

@@ -10,12 +10,12 @@ import pandas as pd
 
 from ggo_lab.cohort.findings import Finding, about
 from ggo_lab.cohort.parallel import for_each
-from ggo_lab.cohort.splits import SPLITS
+from ggo_lab.cohort.splits import SPLITS, shared_patients
 from ggo_lab.errors import GgoLabError
-from ggo_lab.grades import Grade
 from ggo_lab.scan import Scan
+from ggo_lab.tasks import Task
 
-# With fewer scans of a grade than this, one more or less right moves its recall by more than 10 points.
+# With fewer scans of a class than this, one more or less right moves its recall by more than 10 points.
 _FEW = 10
 
 
@@ -34,19 +34,19 @@ class Content(NamedTuple):
     problem: str | None
 
 
-def check_table(table: pd.DataFrame) -> Iterator[Finding]:
+def check_table(table: pd.DataFrame, task: Task) -> Iterator[Finding]:
     """Check what a cohort's table tells, without opening a file."""
     yield from _patients(table)
-    yield from _labels(table)
-    yield from _counts(table)
+    yield from _labels(table, task)
+    yield from _counts(table, task)
 
 
 def check_contents(
-    table: pd.DataFrame, open_row: Callable[[dict], Scan], jobs: int | None, progress: bool
+    table: pd.DataFrame, task: Task, open_row: Callable[[dict], Scan], jobs: int | None, progress: bool
 ) -> Iterator[Finding]:
     """Open every scan and check what it holds."""
-    tasks = [(open_row, row) for row in table.to_dict("records")]
-    contents = list(for_each(_look_into, tasks, "scans", jobs, progress))
+    rows = [(open_row, row) for row in table.to_dict("records")]
+    contents = list(for_each(_look_into, rows, "scans", jobs, progress))
     names = table["name"].tolist()
     unread = [f"{name}: {content.problem}" for name, content in zip(names, contents, strict=True) if content.problem]
     yield from about(unread, "wrong", "cannot be read", "Scans cannot be read.")
@@ -57,8 +57,7 @@ def check_contents(
 
 
 def _patients(table: pd.DataFrame) -> Iterator[Finding]:
-    splits_of = table.dropna(subset="split").groupby("patient")["split"].nunique()
-    torn = splits_of.index[splits_of > 1].tolist()
+    torn = shared_patients({split: table.loc[(table["split"] == split).fillna(False), "patient"] for split in SPLITS})
     patients = table["patient"].nunique()
     if torn:
         what = "Patients are in more than one split: a network would be tested on people it has seen."
@@ -74,46 +73,47 @@ def _patients(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("fine", "patients", f"{len(table)} scans of {patients} patients, each in one split only.")
 
 
-def _labels(table: pd.DataFrame) -> Iterator[Finding]:
-    grade = table["grade"]
-    wrong = table.loc[grade.notna() & ~grade.isin([g.value for g in Grade]), "name"].tolist()
-    yield from about(wrong, "wrong", "grades", "Scans have a grade that is not 1, 2, 3 or 4.")
-    unknown = table.loc[grade.isna(), "name"].tolist()
-    learning = table.loc[grade.isna() & table["split"].isin(["train", "validation"]), "name"].tolist()
+def _labels(table: pd.DataFrame, task: Task) -> Iterator[Finding]:
+    label = table["label"]
+    classes = ", ".join(f"{number} ({name})" for number, name in enumerate(task.names))
+    wrong = table.loc[label.notna() & ~label.isin(range(len(task))), "name"].tolist()
+    yield from about(wrong, "wrong", "labels", f"Scans have a label that is none of {classes}.")
+    unknown = table.loc[label.isna(), "name"].tolist()
+    learning = table.loc[label.isna() & table["split"].isin(["train", "validation"]), "name"].tolist()
     yield from about(
         learning,
         "look",
-        "grades",
-        "Scans of train or validation have no grade: networks can neither learn from them nor be chosen by them. "
-        "Leave them out with cohort.subset(cohort.table['grade'].notna()).",
+        "labels",
+        "Scans of train or validation have no label: networks can neither learn from them nor be chosen by them. "
+        "Leave them out with cohort.subset(cohort.labels >= 0).",
     )
     if unknown and not learning:
-        yield Finding("fine", "grades", f"{len(unknown)} scans have no grade, none of them in train or validation.")
+        yield Finding("fine", "labels", f"{len(unknown)} scans have no label, none of them in train or validation.")
     elif not unknown and not wrong:
-        yield Finding("fine", "grades", f"All {len(table)} scans have a grade from 1 to 4.")
+        yield Finding("fine", "labels", f"All {len(table)} scans have a label: {', '.join(task.names)}.")
 
 
-def _counts(table: pd.DataFrame) -> Iterator[Finding]:
-    """Per split: the grades that are rare or absent, and what always giving the commonest one would score."""
+def _counts(table: pd.DataFrame, task: Task) -> Iterator[Finding]:
+    """Per split: the classes that are rare or absent, and what always giving the commonest one would score."""
     split_of = table["split"].fillna("no split")
     for split in [s for s in (*SPLITS, "no split") if (split_of == s).any()]:
-        grades = table.loc[split_of == split, "grade"].dropna()
-        grades = grades[grades.isin([g.value for g in Grade])]
-        if grades.empty:
+        labels = table.loc[split_of == split, "label"].dropna()
+        labels = labels[labels.isin(range(len(task)))]
+        if labels.empty:
             continue
-        counts = {grade: int((grades == grade.value).sum()) for grade in Grade}
-        listed = ", ".join(f"{n} {grade.label}" for grade, n in counts.items())
+        counts = {name: int((labels == label).sum()) for label, name in enumerate(task.names)}
+        listed = ", ".join(f"{n} {name}" for name, n in counts.items())
         words = [f"{split}: {listed}."]
-        if absent := [grade.label for grade, n in counts.items() if n == 0]:
+        if absent := [name for name, n in counts.items() if n == 0]:
             words.append(f"No scan is {' or '.join(absent)}: nothing can be said about that.")
-        if few := [f"{grade.label} by {100 / n:.0f}" for grade, n in counts.items() if 0 < n < _FEW]:
+        if few := [f"{name} by {100 / n:.0f}" for name, n in counts.items() if 0 < n < _FEW]:
             words.append(f"One scan more right moves the recall of {', of '.join(few)} points.")
         commonest, most = max(counts.items(), key=lambda item: item[1])
-        share = most / len(grades)
-        # Always the same grade: its recall is 1 and its precision its share, so its F1 is 2 share / (1 + share), and
-        # that of the three others is 0.
-        floor = 2 * share / (1 + share) / len(Grade)
-        words.append(f"Always answering {commonest.label} scores macro-F1 {floor:.2f} here.")
+        share = most / len(labels)
+        # Always the same class: its recall is 1 and its precision its share, so its F1 is 2 share / (1 + share), and
+        # that of the others is 0.
+        floor = 2 * share / (1 + share) / len(task)
+        words.append(f"Always answering {commonest} scores macro-F1 {floor:.2f} here.")
         yield Finding("look" if few or absent else "fine", "class counts", " ".join(words))
 
 
@@ -141,7 +141,7 @@ def _blanks(names: list[str], contents: list[Content]) -> Iterator[Finding]:
 
 
 def _doubles(table: pd.DataFrame, contents: list[Content]) -> Iterator[Finding]:
-    """Scans with the same voxels: in two splits they leak, with two grades one is wrong, else they count twice."""
+    """Scans with the same voxels: in two splits they leak, with two labels one is wrong, else they count twice."""
     same = defaultdict(list)
     for position, content in enumerate(contents):
         if content.digest is not None:
@@ -149,18 +149,18 @@ def _doubles(table: pd.DataFrame, contents: list[Content]) -> Iterator[Finding]:
     groups = [table.iloc[positions] for positions in same.values() if len(positions) > 1]
     if not groups:
         yield Finding("fine", "same content", "No two scans hold the same voxels.")
-    kinds: dict[str, list[str]] = {"in two splits": [], "with two grades": [], "under two patients": [], "twice": []}
+    kinds: dict[str, list[str]] = {"in two splits": [], "with two labels": [], "under two patients": [], "twice": []}
     for group in groups:
         if group["split"].nunique() > 1:
             kind = "in two splits"
-        elif group["grade"].nunique() > 1:
-            kind = "with two grades"
+        elif group["label"].nunique() > 1:
+            kind = "with two labels"
         else:
             kind = "under two patients" if group["patient"].nunique() > 1 else "twice"
         kinds[kind].append(" = ".join(group["name"]))
     advice = {
         "in two splits": "the test would ask for what was learnt. Keep one of each.",
-        "with two grades": "one grade must be wrong. Ask who graded them.",
+        "with two labels": "one label must be wrong. Ask who read the scans.",
         "under two patients": "they are one person. Give them the same patient, or keep one of each.",
         "twice": "they would count twice. Keep one of each.",
     }

@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from ggo_lab.cohort.files import cohort_of_files, existing_folder, files_in, read_table, walk
+from ggo_lab.cohort.columns import renamed
+from ggo_lab.cohort.files import (
+    bears_dicom_mark,
+    cohort_of_files,
+    existing_folder,
+    files_in,
+    no_other_errors,
+    read_table,
+    walk,
+)
 from ggo_lab.cohort.findings import Finding, about
 from ggo_lab.cohort.table import Cohort
-from ggo_lab.errors import CohortError
-from ggo_lab.readers.dicom import is_dicom
+from ggo_lab.errors import CohortError, few
+from ggo_lab.tasks import DIAGNOSIS, MOSMED, SEVERE_OUTCOME
 
 # Studies of each category, CT-0 (no sign of disease) to CT-4 (Morozov et al. 2020, arXiv:2005.06465).
 _MOSMED_STUDIES = (254, 684, 125, 45, 2)
@@ -24,12 +33,16 @@ _DIAGNOSES = {"covid": "COVID-19", "cap": "CAP", "normal": "normal"}  # by how t
 _STOIC_PATIENTS = 2000  # in the public training set (stoic2021.grand-challenge.org)
 
 
+@no_other_errors
 def mosmed(folder: str | Path) -> Cohort:
     """Read MosMedData COVID19_1110: `studies/CT-k/study_NNNN.nii.gz`, `masks/`, `dataset_registry.xlsx`.
 
-    Returns: a Cohort without splits (call `split_by_patient`). CT-1 to CT-4 are grades 1 to 4; CT-0, without signs of
-        disease, has no grade. Column `category` holds "CT-0" to "CT-4", and `mask` the path of an expert's lesion mask
-        (50 studies; read_labels opens it) or nothing. A study whose folder and registry disagree is left out.
+    Returns:
+        A Cohort of the five classes of MOSMED without splits (call `split_by_patient`); `.graded_as(GGO_SEVERITY)`
+        makes CT-1 to CT-4 mild to critical and leaves CT-0, without signs of disease, without a label. Column
+        `category` holds "CT-0" to "CT-4", and `mask` the path of an expert's lesion mask (50 studies; read_labels opens
+        it) or nothing. A study whose folder and registry disagree is left out.
+
     Raises:
         CohortError: no such folder, or no study in it.
     """
@@ -44,14 +57,14 @@ def mosmed(folder: str | Path) -> Cohort:
         told = {*places[-1:], *registered.get(study, "")}
         if len(told) == 1:
             category = int(told.pop())
-            rows.append((study, category or pd.NA, f"CT-{category}", str(path), masks.get(study, pd.NA)))
+            rows.append((study, category, f"CT-{category}", str(path), masks.get(study, pd.NA)))
         else:
             (torn if told else unknown).append(study)
     if not rows:
         raise CohortError(
             f"{root}: none of its {len(studies)} studies has a category; keep the folders CT-0 to CT-4.", root
         )
-    table = pd.DataFrame(rows, columns=["name", "grade", "category", "path", "mask"])
+    table = pd.DataFrame(rows, columns=["name", "label", "category", "path", "mask"])
     counts = tuple(int((table["category"] == f"CT-{k}").sum()) for k in range(5))
     findings = [
         _counted("studies", counts, _MOSMED_STUDIES, "CT-0/1/2/3/4"),
@@ -69,14 +82,17 @@ def mosmed(folder: str | Path) -> Cohort:
         what = "No dataset_registry.xlsx: the folders CT-0 to CT-4 alone tell the categories."
         findings.append(Finding("look", "missing", what))
     what = "The set names no patients: each study counts as a patient of its own."
-    return cohort_of_files(table, [*findings, Finding("look", "patients", what)])
+    return cohort_of_files(table, [*findings, Finding("look", "patients", what)], MOSMED)
 
 
+@no_other_errors
 def covid_ct_md(folder: str | Path) -> Cohort:
     """Read COVID-CT-MD: a folder of DICOM slices a patient, in a folder for each diagnosis.
 
-    Returns: a Cohort without grades or splits: the set tells diagnoses, not severity. Column `diagnosis` holds
+    Returns:
+        A Cohort of DIAGNOSIS without splits: the set tells diagnoses, not severity. Column `diagnosis` holds
         "COVID-19", "CAP" (community-acquired pneumonia) or "normal".
+
     Raises:
         CohortError: no such folder, or no patient in it.
     """
@@ -87,7 +103,7 @@ def covid_ct_md(folder: str | Path) -> Cohort:
         for patient in sorted(p for p in place.iterdir() if not p.name.startswith(".")):
             if not patient.is_dir():
                 others.append(patient.relative_to(root))
-            elif any(is_dicom(file) for file in files_in(patient)):
+            elif any(bears_dicom_mark(file) for file in files_in(patient)):
                 rows.append((patient.name, diagnosis, str(patient)))
             else:
                 empty.append(patient.relative_to(root))
@@ -97,6 +113,7 @@ def covid_ct_md(folder: str | Path) -> Cohort:
             root,
         )
     table = pd.DataFrame(rows, columns=["name", "diagnosis", "path"])
+    table["label"] = [DIAGNOSIS.label_of(diagnosis) for diagnosis in table["diagnosis"]]
     counts = tuple(int((table["diagnosis"] == name).sum()) for name in _COVID_CT_MD_PATIENTS)
     labels = [path.relative_to(root) for path in files_in(root) if path.suffix.lower() in (".npy", ".csv")]
     findings = [
@@ -104,16 +121,19 @@ def covid_ct_md(folder: str | Path) -> Cohort:
         *about(empty, "wrong", "empty", "Patients' folders hold no DICOM file."),
         *about(others, "look", "left out", "Files are no patient's folder."),
         *about(labels, "fine", "left out", "Tables of slice and lobe labels are not read."),
-        _no_grades("It tells a diagnosis, not severity."),
+        Finding("look", "labels", "The set tells a diagnosis, not severity."),
     ]
-    return cohort_of_files(table, findings)
+    return cohort_of_files(table, findings, DIAGNOSIS)
 
 
+@no_other_errors
 def stoic(folder: str | Path) -> Cohort:
     """Read STOIC2021's public training set: `data/mha/ID.mha` and `metadata/reference.csv`.
 
-    Returns: a Cohort without grades or splits, one scan a patient. Columns `covid` and `severe` hold 0 or 1: a positive
-        RT-PCR test, and intubation or death within a month, which is an outcome and no reading of the scan.
+    Returns:
+        A Cohort of SEVERE_OUTCOME without splits, one scan a patient. Columns `covid` and `severe` hold 0 or 1: a
+        positive RT-PCR test, and intubation or death within a month, which is an outcome and no reading of the scan.
+
     Raises:
         CohortError: no such folder, no scan or no reference.csv in it.
     """
@@ -127,7 +147,9 @@ def stoic(folder: str | Path) -> Cohort:
             "that holds both data/mha and metadata.",
             root,
         )
-    told = read_table(reference)
+    told, renames = renamed(
+        read_table(reference), {"PatientID": ("patient", "id"), "probCOVID": (), "probSevere": ()}, reference
+    )
     if not {"PatientID", "probCOVID", "probSevere"} <= set(told.columns):
         raise CohortError(
             f"{reference}: needs the columns PatientID, probCOVID and probSevere; found {list(told.columns)}.",
@@ -137,18 +159,25 @@ def stoic(folder: str | Path) -> Cohort:
     told = told.drop_duplicates("name").set_index("name")
     table = pd.DataFrame({"name": list(scans), "path": [str(path) for path in scans.values()]})
     for column, theirs in (("covid", "probCOVID"), ("severe", "probSevere")):
-        table[column] = table["name"].map(pd.to_numeric(told[theirs])).round().astype("Int64")
+        table[column] = table["name"].map(_probability(told[theirs])).round().astype("Int64")
     absent = [name for name in told.index if name not in scans]
     unnamed = table.loc[~table["name"].isin(told.index), "name"]
     odd = table.loc[((table["severe"] == 1) & (table["covid"] == 0)).fillna(False), "name"]
     findings = [
         _counted("scans", (len(scans),), (_STOIC_PATIENTS,), "all"),
+        *renames,
         *about(absent, "wrong", "missing", "Patients of reference.csv have no .mha file."),
         *about(unnamed, "wrong", "does not match", "Scans are not in reference.csv: their outcome is unknown."),
         *about(odd, "look", "does not match", "Patients are severe, and their test for COVID-19 was negative."),
-        _no_grades("Severe means intubation or death within a month, an outcome and no reading."),
+        Finding("look", "labels", "Severe means intubation or death within a month, an outcome and no reading."),
     ]
-    return cohort_of_files(table, findings)
+    return cohort_of_files(table.assign(label=table["severe"]), findings, SEVERE_OUTCOME)
+
+
+def _probability(column: pd.Series) -> pd.Series:
+    """The numbers from 0 to 1 of a column; others are missing."""
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    return numbers.where(numbers.between(0, 1))
 
 
 def _mosmed_files(root: Path) -> tuple[dict[str, Path], dict[str, str], list[Path]]:
@@ -169,9 +198,9 @@ def _mosmed_registry(root: Path) -> dict[str, str]:
     path = next((path for path in files_in(root) if path.name == "dataset_registry.xlsx"), None)
     if path is None:
         return {}
-    table = read_table(path)
+    table, _ = renamed(read_table(path), {"study_file": ("study", "file"), "category": ("class",)}, path)
     if not {"study_file", "category"} <= set(table.columns):
-        raise CohortError(f"{path}: needs the columns study_file and category; found {list(table.columns)}.", path)
+        raise CohortError(f"{path}: needs the columns study_file and category; found {few(table.columns)}.", path)
     registered = {}
     for file, category in zip(table["study_file"].astype(str), table["category"].astype(str), strict=True):
         study, told = _STUDY.match(file.replace("\\", "/").rsplit("/", 1)[-1]), _CATEGORY.match(category.strip())
@@ -186,7 +215,3 @@ def _counted(what: str, counts: tuple[int, ...], published: tuple[int, ...], ord
     if counts == published:
         return Finding("fine", "found", f"{sum(counts)} {what} ({order}: {here}), as published.")
     return Finding("look", "found", f"{sum(counts)} {what} ({order}: {here}); published: {sum(published)} ({there}).")
-
-
-def _no_grades(why: str) -> Finding:
-    return Finding("look", "grades", f"The set has no grades of severity from 1 to 4. {why}")

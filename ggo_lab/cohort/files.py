@@ -1,62 +1,138 @@
 """Cohorts of files: a table of your own, or whatever lies in a folder."""
 
+import functools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import ParamSpec
 
 import pandas as pd
 
+from ggo_lab.cohort.columns import OWN_COLUMNS, known_splits, one_spelling, renamed
 from ggo_lab.cohort.findings import Finding, Findings, about
+from ggo_lab.cohort.splits import SPLITS, shared_patients
 from ggo_lab.cohort.table import Cohort
-from ggo_lab.errors import CohortError
-from ggo_lab.readers import read_scan
+from ggo_lab.cohort.table_files import read_table
+from ggo_lab.errors import ChoiceError, CohortError, GgoLabError, few, printable
+from ggo_lab.readers import VOLUME_SUFFIXES, OpenedScan, open_scan, read_scan
 from ggo_lab.readers.dicom import is_dicom
 from ggo_lab.readers.dicom_headers import read_frames
-from ggo_lab.readers.metaimage import METAIMAGE_SUFFIXES
-from ggo_lab.readers.nifti import NIFTI_SUFFIXES
-from ggo_lab.readers.nrrd import NRRD_SUFFIXES
+from ggo_lab.readers.dicom_values import Unreadable
 from ggo_lab.readers.pictures import PICTURE_SUFFIXES
 from ggo_lab.scan import Scan
+from ggo_lab.storage import home_filled_in
+from ggo_lab.tasks import GGO_SEVERITY, Task
 
-_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *METAIMAGE_SUFFIXES, *NRRD_SUFFIXES)
 _NO_SCAN = re.compile(r"(^|[^a-z])(masks?|labels?|seg|segmentations?)([^a-z]|$)")
+_LEAST_SLICES = 3  # of a folder of pictures that holds other folders, too
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+_PAIRS = (".hdr", ".img")
+Given = ParamSpec("Given")
 _SPLIT_WORDS = {"train": "train", "val": "validation", "test": "test"}
 _DICOM_INDEX = "DICOMDIR"  # a table of contents on discs; bears DICOM's mark and holds no picture
 
 
-def read_cohort(csv: str | Path) -> Cohort:
+def no_other_errors(loader: Callable[Given, Cohort]) -> Callable[Given, Cohort]:
+    """Make what a loader meets in a folder end in a cohort or a CohortError."""
+
+    @functools.wraps(loader)
+    def loading(*args: Given.args, **kwargs: Given.kwargs) -> Cohort:
+        try:
+            return loader(*args, **kwargs)
+        except (CohortError, ChoiceError):
+            raise
+        except GgoLabError as error:
+            raise CohortError(str(error), error.subject) from error
+        except OSError as error:
+            raise CohortError(
+                f"{error.filename or args[0]}: cannot be opened ({error.strerror or error}); check that you may read "
+                "it and that the disk is there.",
+                error.filename,
+            ) from error
+
+    return loading
+
+
+@no_other_errors
+def read_cohort(csv: str | Path, task: Task = GGO_SEVERITY) -> Cohort:
     """Read a cohort from a table of your own.
 
     Args:
         csv: a CSV file (comma, semicolon or tab) or an Excel file with the columns `path` (of a file or folder that
             read_scan opens; relative to the table's folder) and, where known, `name` (default: the path), `patient`
-            (default: the name), `grade` (1..4) and `split`. Further columns are kept.
-    Returns: a Cohort whose findings name the scans that do not exist; without a `split` column, call
-        `split_by_patient` next.
+            (default: the name), `grade` (as people write it: a name of the task or the data set's own number) or
+            `label` (0..K-1), and `split`. Case, spaces and usual synonyms (PatientID, subject, severity, set) do not
+            matter. Further columns are kept.
+        task: what is graded.
+
+    Returns:
+        A Cohort whose findings name the scans that do not exist, and how columns were read; without a `split` column,
+        call `split_by_patient` next.
+
     Raises:
-        CohortError: no such file, no `path` column, no row, or none of the named scans exists.
+        CohortError: no such file, no `path` column, no row, a grade that the task does not have, columns that cannot be
+            told apart, or none of the named scans exists.
     """
-    csv = Path(csv).expanduser()
+    csv = home_filled_in(csv)
     table = read_table(csv)
+    encoding = table.attrs.get("encoding")
+    table, findings = renamed(table, OWN_COLUMNS, csv)
     if "path" not in table:
-        raise CohortError(f"{csv}: no column 'path'; found {list(table.columns)}.", csv)
-    if table["path"].isna().any() or table.empty:
+        raise CohortError(f"{csv}: no column 'path'; found {few(table.columns)}.", csv)
+    if table.empty or table["path"].isna().any():
         raise CohortError(f"{csv}: {int(table['path'].isna().sum())} of {len(table)} rows have a path missing.", csv)
     table["name"] = table["name"] if "name" in table else table["path"]
-    table["patient"] = table["patient"] if "patient" in table else table["name"]
-    table["path"] = [str((csv.parent / path).resolve()) for path in table["path"]]
-    missing = [path for path in table["path"] if not Path(path).exists()]
+    if "patient" in table:
+        table["patient"], found = one_spelling(table["patient"].fillna(table["name"]))
+        findings += found
+    else:
+        others = few(column for column in table.columns if column not in OWN_COLUMNS)
+        what = f"No column tells the patients, so each scan counts as one of its own; further columns: {others}."
+        findings.append(Finding("look", "patients", what))
+        table["patient"] = table["name"]
+    if "split" in table:
+        table["split"] = known_splits(table["split"])
+    table = _labelled(table, task, csv)
+    table["path"] = [_found_at(csv.parent, path) for path in table["path"]]
+    missing = [path for path in table["path"] if not os.path.exists(path)]
     if len(missing) == len(table):
         raise CohortError(
             f"{csv}: none of its {len(table)} scans exists; the first is looked for at {missing[0]}.", csv
         )
-    found = Finding("fine", "found", f"{len(table) - len(missing)} of {csv.name}'s {len(table)} scans.")
-    return cohort_of_files(table, [found, *about(missing, "wrong", "missing", "Scans do not exist.")])
+    findings.append(Finding("fine", "found", f"{len(table) - len(missing)} of {csv.name}'s {len(table)} scans."))
+    findings += about(missing, "wrong", "missing", "Scans do not exist.")
+    if encoding == "cp1252":
+        what = f"{csv.name} is not UTF-8 and was read as Windows-1252; check names with letters beyond a to z."
+        findings.append(Finding("look", "encoding", what))
+    return cohort_of_files(table, findings, task)
 
 
+def _found_at(folder: Path, path: str) -> str:
+    """The absolute path of a scan in a table; a path that no system takes stays as it is, and does not exist."""
+    if "\0" in path:
+        return printable(path)
+    for written in (path, path.replace("\\", "/")):  # as Windows writes it
+        if os.path.exists(found := os.path.abspath(folder / home_filled_in(written))):
+            return found
+    return os.path.abspath(folder / path)
+
+
+def _labelled(table: pd.DataFrame, task: Task, csv: Path) -> pd.DataFrame:
+    """Turn the column `grade`, as people write it, into labels."""
+    if "grade" not in table:
+        return table
+    if "label" in table:
+        raise CohortError(f"{csv}: has both columns 'grade' and 'label'; keep the one that holds the truth.", csv)
+    try:
+        labels = [pd.NA if pd.isna(written) else task.label_of(written) for written in table["grade"]]
+    except ChoiceError as error:
+        raise CohortError(f"{csv}: column 'grade': {error} Empty means unknown.", error.subject) from None
+    return table.drop(columns="grade").assign(label=pd.array(labels, "Int64"))
+
+
+@no_other_errors
 def cohort_from_folder(folder: str | Path) -> Cohort:
     """See Cohort.from_folder."""
     root = existing_folder(folder)
@@ -78,59 +154,51 @@ def cohort_from_folder(folder: str | Path) -> Cohort:
     findings = [
         Finding("fine", "found", f"{len(scans)} scans."),
         patients,
-        *about(files, "look", "left out", "Files are no scans, by their names."),
+        *_about_left_out(files),
     ]
-    torn = table.dropna(subset="split").groupby("patient")["split"].nunique()
-    if (torn > 1).any():
+    if torn := shared_patients({split: table.loc[table["split"] == split, "patient"] for split in SPLITS}):
         raise CohortError(
-            f"{root}: the same patient lies in folders of two splits: {torn.index[torn > 1].tolist()[:5]}. Move the "
-            "scans of one person into one of them.",
+            f"{root}: the same patient lies in folders of two splits: {torn[:5]}. Move the scans of one person into "
+            "one of them.",
             root,
         )
     return cohort_of_files(table, findings)
 
 
-def cohort_of_files(table: pd.DataFrame, findings: list[Finding]) -> Cohort:
+def _about_left_out(files: list[Path]) -> list[Finding]:
+    """What to do with files that are no scans, by their names."""
+    packed = [file for file in files if file.name.lower().endswith(_ARCHIVES)]
+    pairs = [file for file in files if file.name.lower().endswith(_PAIRS)]
+    rest = [file for file in files if file not in {*packed, *pairs}]
+    return [
+        *about(packed, "look", "left out", "Archives: unpack them, and what is in them is found."),
+        *about(pairs, "look", "left out", "Halves of Analyze or NIfTI pairs: convert each pair to one .nii.gz file."),
+        *about(rest, "look", "left out", "Files are no scans, by their names or beside what they lie."),
+    ]
+
+
+def cohort_of_files(table: pd.DataFrame, findings: list[Finding], task: Task = GGO_SEVERITY) -> Cohort:
     """Make a cohort whose column `path` tells read_scan where each scan is; patient defaults to name."""
-    for column, default in (("patient", table["name"]), ("grade", pd.NA), ("split", pd.NA)):
+    for column, default in (("patient", table["name"]), ("label", pd.NA), ("split", pd.NA)):
         if column not in table:
             table[column] = default
-    return Cohort(table, _read_row, _identify_path, Findings(findings))
+    # Bytes that are no UTF-8 can neither be printed nor stored in a table.
+    odd = table["path"] != table["path"].map(printable)
+    if odd.any():
+        what = "Names of files or folders are not UTF-8, as in old archives: left out. Rename them, such as by convmv."
+        findings = [*findings, *about(table.loc[odd, "path"], "wrong", "left out", what)]
+        table = table[~odd].reset_index(drop=True)
+    if table.empty:
+        raise CohortError("No scan has a name in UTF-8: rename the files or folders, such as by convmv.")
+    return Cohort(table, _read_row, _identify_path, Findings(findings), task, _open_row)
 
 
 def existing_folder(folder: str | Path) -> Path:
     """Give the folder's absolute path; CohortError where there is none."""
-    folder = Path(folder).expanduser().absolute()
+    folder = home_filled_in(folder).absolute()
     if not folder.is_dir():
         raise CohortError(f"{folder}: no such folder; check the spelling and the current folder.", folder)
     return folder
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table from CSV (the header tells the separator) or from the first sheet of an Excel file.
-
-    Returns: names, patients and paths as text, so that patient 007 keeps its zeros.
-    Raises:
-        CohortError: no such file, or not a table.
-    """
-    text = dict.fromkeys(("path", "name", "patient", "Name"), "string")
-    try:
-        if path.suffix.lower() in (".xlsx", ".xlsm"):
-            table = pd.read_excel(path, dtype=text)
-        else:
-            with path.open(encoding="utf-8-sig") as file:
-                header = file.readline()
-            separator = max(",;\t", key=header.count)
-            table = pd.read_csv(path, sep=separator, dtype=text, encoding="utf-8-sig", skipinitialspace=True)
-    except FileNotFoundError:
-        raise CohortError(
-            f"{path}: no such file; give a CSV with the columns path, grade, patient, split.", path
-        ) from None
-    except (ValueError, KeyError, OSError, BadZipFile) as error:
-        raise CohortError(
-            f"{path}: not a readable table ({error}); save it as plain comma-separated text.", path
-        ) from None
-    return table.rename(columns=lambda column: str(column).strip())
 
 
 def split_named_in(path: Path) -> str | None:
@@ -149,7 +217,8 @@ def split_named_in(path: Path) -> str | None:
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[Path]]]:
     """Go through a folder, links to other disks included, in order of names, without what is hidden.
 
-    Yields: a folder, the names of its folders (drop those that shall not be entered), and its files.
+    Yields:
+        A folder, the names of its folders (drop those that shall not be entered), and its files.
     """
     seen = set()
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -170,12 +239,16 @@ def files_in(root: Path) -> Iterator[Path]:
 def _scans_and_others(root: Path) -> Iterator[tuple[Path, bool]]:
     """Every scan, and every file that belongs to none."""
     for folder, folders, files in walk(root):
-        volumes = [f for f in files if f.name.lower().endswith(_VOLUME_SUFFIXES) and not _is_mask(f, root)]
-        others = [f for f in files if not f.name.lower().endswith(_VOLUME_SUFFIXES)]
-        dicom = [f for f in others if f.name != _DICOM_INDEX and _bears_dicom_mark(f)]
+        volumes = [f for f in files if f.name.lower().endswith(VOLUME_SUFFIXES) and not _is_mask(f, root)]
+        pictures = [f for f in files if f.name.lower().endswith(PICTURE_SUFFIXES)]
+        others = [f for f in files if not f.name.lower().endswith((*VOLUME_SUFFIXES, *PICTURE_SUFFIXES))]
+        dicom = [f for f in others if f.name.upper() != _DICOM_INDEX and bears_dicom_mark(f)]
         if dicom:
             folders.clear()  # read_scan takes all that lies beneath
-        slices = dicom + [f for f in others if f.name.lower().endswith(PICTURE_SUFFIXES)]
+        # A picture or two beside volumes or above folders of slices is an illustration.
+        if volumes or (folders and len(pictures) < _LEAST_SLICES):
+            pictures = []
+        slices = dicom or pictures
         if slices:
             yield folder, True
         yield from ((volume, True) for volume in volumes)
@@ -189,9 +262,10 @@ def _is_mask(file: Path, root: Path) -> bool:
     return bool(_NO_SCAN.search(str(file.relative_to(root)).lower()))
 
 
-def _bears_dicom_mark(file: Path) -> bool:
+def bears_dicom_mark(file: Path) -> bool:
+    """Whether a file can be opened and holds DICOM."""
     try:
-        return is_dicom(file)
+        return file.is_file() and is_dicom(file)
     except OSError:  # a file that may not be read is no slice; it is named among those left out
         return False
 
@@ -215,39 +289,48 @@ def _dicom_patient(path: Path) -> str | None:
     """The patient ID in the first DICOM file that lies directly in a folder; None where there is none."""
     if not path.is_dir():
         return None
-    first = next((f for f in sorted(path.iterdir()) if f.is_file() and _bears_dicom_mark(f)), None)
+    files = (f for f in sorted(path.iterdir()) if not f.name.lower().endswith(PICTURE_SUFFIXES))
+    first = next((f for f in files if bears_dicom_mark(f)), None)
     if first is None:
         return None
-    frames = read_frames(first)  # none in a damaged file, which prepare will name
-    return frames[0].patient or None if frames else None
+    try:
+        return read_frames(first)[0].patient or None
+    except (Unreadable, OSError):  # which prepare will name
+        return None
 
 
 def _read_row(row: dict) -> Scan:
     return read_scan(row["path"])
 
 
+def _open_row(row: dict) -> OpenedScan:
+    return open_scan(row["path"])
+
+
 def _identify_path(row: dict) -> str:
     """A file's or folder's path, sizes and times of change."""
     path = Path(row["path"])
-    entries = sorted(_stats(path)) if path.is_dir() else [(path.name, *_size_and_time(path))]
+    entries = sorted(_stats(path, set())) if os.path.isdir(path) else [(path.name, *_size_and_time(path))]
     return json.dumps([str(path), entries])
 
 
-def _stats(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of every file at any depth, with one look at each."""
+def _stats(folder: Path, seen: set[str]) -> Iterator[tuple[str, int, int]]:
+    """Name, size and time of every file at any depth, with one look at each; no folder is entered twice."""
+    if (real := os.path.realpath(folder)) in seen:
+        return
+    seen.add(real)
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield from _stats(Path(entry.path))
+                yield from _stats(Path(entry.path), seen)
             else:
-                found = entry.stat()
-                yield entry.path, found.st_size, found.st_mtime_ns
+                yield entry.path, *_size_and_time(entry)
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _size_and_time(file: Path | os.DirEntry[str]) -> tuple[int, int]:
     """Size and time of change; a file that is absent has none, and reading it will say so."""
     try:
-        found = path.stat()
+        found = file.stat()
     except OSError:
         return -1, -1
     return found.st_size, found.st_mtime_ns

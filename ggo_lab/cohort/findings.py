@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ggo_lab.errors import check_choice
+from ggo_lab.errors import check_choice, printable
 
 # How much a finding matters: nothing to do, read it before you trust a number, mend it first.
 STATUSES = ("fine", "look", "wrong")
@@ -36,7 +36,7 @@ class Finding:
 
 def about(names: Iterable[object], status: str, topic: str, what: str) -> list[Finding]:
     """Give the finding about these names, or none where there are no names."""
-    texts = tuple(str(name) for name in names)
+    texts = tuple(printable(str(name)) for name in names)
     return [Finding(status, topic, what, texts)] if texts else []
 
 
@@ -51,6 +51,7 @@ class Findings:
     """
 
     def __init__(self, findings: Iterable[Finding] = ()):
+        """Take findings in any order."""
         self._findings = tuple(sorted(findings, key=lambda finding: -STATUSES.index(finding.status)))
 
     def __iter__(self) -> Iterator[Finding]:

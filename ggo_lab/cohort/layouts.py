@@ -14,7 +14,15 @@ from ggo_lab.cohort.table import Cohort
 from ggo_lab.errors import CohortError, check_choice
 from ggo_lab.readers import write_nifti
 from ggo_lab.scan import WINDOWS, Scan, window
-from ggo_lab.storage import is_unfinished, sweep_unfinished, write_folder_whole, write_text_whole, write_whole
+from ggo_lab.storage import (
+    home_filled_in,
+    is_unfinished,
+    sweep_unfinished,
+    write_folder_whole,
+    write_text_whole,
+    write_whole,
+)
+from ggo_lab.tasks import GGO_SEVERITY, MOSMED, Task
 
 _JPG_QUALITY = 95  # Pillow's advice for the finest; above it files grow and nothing is gained
 _MARK = ".written_by_ggo_lab.json"  # which cohort a folder holds, and under which names
@@ -25,22 +33,27 @@ def write_as_cov19_ctdb(
 ) -> Path:
     """Lay a cohort out as COV19-CT-DB: folders of numbered JPG slices, head first, and tables of grades.
 
-    HU are lost, as there: the slices are 8-bit grey in the "paper" window. Scans without a grade go to non-covid. Test
-    scans keep no grade, and patients are not named. Interrupted, it goes on where it stopped when called again.
+    HU are lost, as there: the slices are 8-bit grey in the "paper" window. Scans without one of the four grades go to
+    non-covid. Test scans keep no grade, and patients are not named. Interrupted, it goes on where it stopped when
+    called again.
 
     Args:
-        cohort: with a split for every scan.
+        cohort: with a split for every scan, of the four grades or a finer task.
         folder: new, empty, or begun by the same call, which no longer runs.
         edition: 2023 (`ICASSP_severity_{train,validation}_partition.xlsx`) or 2022
             (`{train,val}_partition_covid_categories.csv`, with semicolons).
         jobs: processes (default: one per core).
         progress: show a bar.
-    Returns: the folder, for cov19_ctdb.
+
+    Returns:
+        The folder, for cov19_ctdb.
+
     Raises:
         CohortError: scans without a split, or a folder that holds something else.
+        ChoiceError: an unknown edition, or a task whose classes are not those of the four grades.
     """
     check_choice("edition", edition, (2022, 2023))
-    splits, grades = cohort.table["split"], cohort.table["grade"]
+    splits, grades = cohort.table["split"], 1 + _labels_as(cohort, GGO_SEVERITY)
     if splits.isna().any():
         raise CohortError("Some scans have no split, and the layout needs one: call split_by_patient first.")
     names = [f"ct_scan_{number}" for number in cohort.table.groupby("split").cumcount()]
@@ -64,18 +77,22 @@ def write_as_cov19_ctdb(
 def write_as_mosmed(cohort: Cohort, folder: str | Path, jobs: int | None = None, progress: bool = True) -> Path:
     """Lay a cohort out as MosMedData: studies by category, masks of lesions where the truth is known, a registry.
 
-    Grades 1 to 4 are CT-1 to CT-4; scans without a grade are CT-0. Splits and patients are not kept, as there.
-    Interrupted, it goes on where it stopped when called again.
+    The grades mild to critical are CT-1 to CT-4; scans without a label are CT-0. Splits and patients are not kept, as
+    there. Interrupted, it goes on where it stopped when called again.
 
     Args:
+        cohort: of GGO_SEVERITY or MOSMED.
         folder: new, empty, or begun by the same call, which no longer runs.
         jobs: processes (default: one per core).
         progress: show a bar.
-    Returns: the folder, for mosmed.
+
+    Returns:
+        The folder, for mosmed.
+
     Raises:
         CohortError: a folder that holds something else.
     """
-    category = cohort.table["grade"].fillna(0)
+    category = _labels_as(cohort, MOSMED).fillna(0)
     number = category.rank(method="first").astype(int)  # the set counts its studies from CT-0 to CT-4
     studies = [Path("studies", f"CT-{c}", f"study_{n:04d}.nii.gz") for c, n in zip(category, number, strict=True)]
     masks = [Path("masks", f"study_{n:04d}_mask.nii.gz") for n in number]
@@ -93,11 +110,16 @@ def write_as_mosmed(cohort: Cohort, folder: str | Path, jobs: int | None = None,
     return root
 
 
+def _labels_as(cohort: Cohort, task: Task) -> pd.Series:
+    """Return the labels as those of another task, missing where that has none."""
+    return cohort.table["label"].map(pd.Series(task.labels_from(cohort.task), dtype="Int64")).astype("Int64")
+
+
 def _begin(cohort: Cohort, folder: str | Path, layout: str, places: list[Path]) -> Path:
     """Mark a new or empty folder as this cohort's; one that bears the same mark is gone on with."""
-    root = Path(folder).expanduser()
+    root = home_filled_in(folder)
     rows = cohort.table.to_dict("records")
-    content = [[*map(str, (r["name"], r["grade"], r["split"])), cohort.identify_row(r)] for r in rows]
+    content = [[*map(str, (r["name"], r["label"], r["split"])), cohort.identify_row(r)] for r in rows]
     made = {
         "layout": layout,
         "cohort": hashlib.sha256(json.dumps(content).encode()).hexdigest(),

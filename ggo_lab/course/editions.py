@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from ggo_lab.course.files import course_files, new_folder, read_notebook
+from ggo_lab.storage import home_filled_in
 
 
 def write_exercises(notebooks: str | Path, out: str | Path) -> list[Path]:
@@ -14,7 +15,10 @@ def write_exercises(notebooks: str | Path, out: str | Path) -> list[Path]:
         notebooks: the folder of the course, such as "notebooks".
         out: a folder that is new or empty. It gets the notebooks and, where the course has it, data/README.md, to which
             they link.
-    Returns: the notebooks written, in their order.
+
+    Returns:
+        The notebooks written, in their order.
+
     Raises:
         ChoiceError: no notebook in the folder, one that is no notebook, or a folder to write to that holds something.
 
@@ -26,7 +30,7 @@ def write_exercises(notebooks: str | Path, out: str | Path) -> list[Path]:
     written = [out / "notebooks" / name for name in editions]
     for file, text in zip(written, editions.values(), strict=True):
         file.write_text(text, encoding="utf-8")
-    data = Path(notebooks).resolve().parent / "data" / "README.md"
+    data = home_filled_in(notebooks).resolve().parent / "data" / "README.md"
     if data.exists():
         (out / "data").mkdir()
         shutil.copyfile(data, out / "data" / "README.md")

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 from ggo_lab.errors import ChoiceError
+from ggo_lab.storage import home_filled_in
 
 
 def course_files(notebooks: str | Path) -> list[Path]:
     """The notebooks of a folder in their order; raises ChoiceError where there is none."""
-    if not (files := sorted(Path(notebooks).glob("*.ipynb"))):
+    if not (files := sorted(home_filled_in(notebooks).glob("*.ipynb"))):
         raise ChoiceError(
             f"{notebooks}: no notebook (.ipynb) in it; give the course's folder, such as notebooks.", notebooks
         )
@@ -17,7 +18,7 @@ def course_files(notebooks: str | Path) -> list[Path]:
 
 def new_folder(out: str | Path) -> Path:
     """Make a folder to write to; raises ChoiceError where it holds something."""
-    out = Path(out)
+    out = home_filled_in(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ChoiceError(f"{out} is not an empty folder, and nothing is overwritten; give a new one.", out)
     out.mkdir(parents=True, exist_ok=True)

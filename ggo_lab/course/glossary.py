@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ggo_lab.course.files import read_notebook
 from ggo_lab.errors import ChoiceError
+from ggo_lab.storage import home_filled_in
 
 _TABLE = re.compile(r"^## Words\n+\| word \| meaning \|\n\|---\|---\|\n((?:\|.*\|(?:\n|$))+)", re.M)
 _HEAD = """# Glossary
@@ -23,11 +24,12 @@ def glossary(notebooks: str | Path) -> str:
 
     Args:
         notebooks: the folder of the course; links are relative to a folder beside it, such as docs/.
+
     Raises:
         ChoiceError: no table of words in any notebook of the folder, or a file that is no notebook.
     """
     rows: dict[tuple[str, str], tuple[str, str]] = {}
-    for file in sorted(Path(notebooks).glob("*.ipynb")):
+    for file in sorted(home_filled_in(notebooks).glob("*.ipynb")):
         for cell in read_notebook(file)["cells"]:
             for table in _TABLE.findall("".join(cell["source"]) if cell["cell_type"] == "markdown" else ""):
                 for row in table.splitlines():

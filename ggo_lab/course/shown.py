@@ -7,9 +7,10 @@ from pathlib import Path
 
 import ipywidgets as widgets
 from IPython import get_ipython
+from IPython.display import FileLink, display
 from IPython.utils.capture import RichOutput, capture_output
 
-from ggo_lab.viewers.panel import Panel
+from ggo_lab.viewers import PredictionViewer, SliceViewer
 
 
 def show_on_pages(folder: str | Path, prefix: str) -> None:
@@ -22,18 +23,18 @@ def show_on_pages(folder: str | Path, prefix: str) -> None:
     folder = Path(folder)
     written: list[Path] = []
 
-    def viewer(
-        panel: Panel, include: Collection[str] | None = None, exclude: Collection[str] | None = None
-    ) -> dict[str, str]:
-        written.append(panel.to_html(folder / f"{prefix}-{len(written) + 1}.html"))
+    def show(viewer: SliceViewer | PredictionViewer) -> None:
+        written.append(viewer.to_html(folder / f"{prefix}-{len(written) + 1}.html"))
         source = html.escape(f"{folder.name}/{written[-1].name}")
         # A page of its own origin, whatever it is asked to do.
-        frame = f'<iframe src="{source}" title="{html.escape(repr(panel))}" sandbox="allow-scripts" loading="lazy">'
-        return {"text/plain": repr(panel), "text/html": f"{frame}</iframe>"}
+        frame = f'<iframe src="{source}" title="{html.escape(repr(viewer))}" sandbox="allow-scripts" loading="lazy">'
+        display({"text/plain": repr(viewer), "text/html": f"{frame}</iframe>"}, raw=True)
 
-    formatters = get_ipython().display_formatter.mimebundle_formatter
-    formatters.for_type(Panel, viewer)
-    formatters.for_type(widgets.interactive, _at_first)
+    formatter = get_ipython().display_formatter
+    for kind in (SliceViewer, PredictionViewer):
+        formatter.ipython_display_formatter.for_type(kind, show)
+    formatter.mimebundle_formatter.for_type(widgets.interactive, _at_first)
+    formatter.mimebundle_formatter.for_type(FileLink, _without_link)
 
 
 def _at_first(
@@ -50,6 +51,13 @@ def _at_first(
     if captured.stdout:
         parts.insert(1, f"<pre>{html.escape(captured.stdout)}</pre>")
     return {"text/plain": said, "text/html": "".join(parts)}
+
+
+def _without_link(
+    link: FileLink, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+) -> dict[str, str]:
+    """Name a file that a lesson wrote: it lies with the notebook, not with the page."""
+    return {"text/plain": link.path}
 
 
 def _as_html(output: RichOutput) -> str:

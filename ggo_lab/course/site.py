@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ggo_lab.course.files import course_files, new_folder, read_notebook
 from ggo_lab.course.glossary import glossary
 from ggo_lab.errors import ChoiceError, GgoLabError
+from ggo_lab.storage import home_filled_in
 from ggo_lab.webpage import asset, webpage, write_webpage
 
 if TYPE_CHECKING:  # JupyterLab brings it, see _NEEDS
@@ -46,7 +47,10 @@ def write_site(notebooks: str | Path, out: str | Path, only: Sequence[str] = ())
         notebooks: the folder of the course, such as "notebooks".
         out: a folder that is new or empty.
         only: numbers of notebooks, such as ["00", "04"]; all of them when left out.
-    Returns: the site's first page, index.html.
+
+    Returns:
+        The site's first page, index.html.
+
     Raises:
         ChoiceError: no such notebooks, or a folder to write to that holds something.
         GgoLabError: a cell that failed, with its notebook; or a package that is missing.
@@ -68,8 +72,8 @@ def write_site(notebooks: str | Path, out: str | Path, only: Sequence[str] = ())
     for file in files:
         pages.append(_executed(file, out))
         print(f"{file.name}: {pages[-1].note}", flush=True)
-    root = Path(notebooks).resolve().parent
-    more = list(_documents(root, Path(notebooks)))
+    folder = home_filled_in(notebooks)
+    more = list(_documents(folder.resolve().parent, folder))
     known = {page.name for page in (*pages, *more)}
     for place, page in enumerate(pages):
         _write(page, out, known, pages[place - 1] if place else None, (*pages, None)[place + 1])
@@ -95,7 +99,8 @@ def _executed(file: Path, out: Path) -> _Page:
         where = {"metadata": {"path": str(file.parent)}}
         NotebookClient(notebook, timeout=_CELL_SECONDS, kernel_name="python3", resources=where).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise GgoLabError(f"{file} could not be executed to its end:\n{error}", file) from error
+        reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else type(error).__name__
+        raise GgoLabError(f"{file} could not be executed to its end ({reason}); run it in JupyterLab.", file) from error
     note = f"executed in {time.monotonic() - begun:.0f} s"
     cells = notebook.cells[1:]
     title, promise = _opening(cells[0].source)
@@ -114,7 +119,7 @@ def _cell(cell: NotebookNode) -> str:
         return f"<section>{_markdown(cell.source)}</section>"
     from nbconvert.filters import Highlight2HTML
 
-    code = Highlight2HTML(pygments_lexer="ipython3")(cell.source)
+    code = Highlight2HTML(pygments_lexer="ipython3")(cell.source.removeprefix("%%solution\n"))
     outputs = "".join(map(_output, cell.outputs))
     body = f"{code}<div class=outputs>{outputs}</div>" if outputs else code
     if "solution" in cell.metadata.get("tags", ()):

@@ -1,6 +1,6 @@
 """Predict, judge with error bars, compare with what no network would reach."""
 
-from ggo_lab.evaluation.abstention import GradeSets, conformal_sets, risk_coverage
+from ggo_lab.evaluation.abstention import PredictionSets, conformal_sets, risk_coverage
 from ggo_lab.evaluation.baselines import ggo_baseline
 from ggo_lab.evaluation.calibration import Reliability, calibrate, fit_temperature, reliability
 from ggo_lab.evaluation.comparison import Comparison, compare, how_many_scans_needed
@@ -10,8 +10,8 @@ from ggo_lab.evaluation.report import Report, evaluate
 
 __all__ = [
     "Comparison",
-    "GradeSets",
     "Interval",
+    "PredictionSets",
     "Predictions",
     "Reliability",
     "Report",

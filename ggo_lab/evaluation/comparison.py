@@ -10,19 +10,18 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from ggo_lab.errors import ChoiceError, CohortError
-from ggo_lab.evaluation import measures
+from ggo_lab.errors import ChoiceError, CohortError, as_number, check_whole, shown
 from ggo_lab.evaluation.intervals import (
     CONFIDENCE,
     Interval,
-    add_imagined,
+    add_pseudo_counts,
     bootstrap_weights,
     draw_patients,
-    imagined_scans,
     percentile_interval,
 )
+from ggo_lab.evaluation.measures import measures_of
 from ggo_lab.evaluation.predictions import Predictions
-from ggo_lab.evaluation.report import Report, as_markdown
+from ggo_lab.evaluation.report import Report, as_markdown, resample
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +31,7 @@ class Comparison:
     Attributes:
         measure: what is compared, a row of Report.scores.
         scores: a row a network, the best first; value (mean over its seeds), low and high (95% interval), seeds, and
-            sd over seeds (nan for one seed).
+            sd_over_seeds (nan for one seed).
         differences: a row a pair, named "A - B" with the better one first; difference, low and high, and whether they
             are distinguishable. The 95% hold for all pairs together: in 95 of 100 such comparisons every interval of
             the table holds its true difference.
@@ -54,7 +53,7 @@ class Comparison:
         scores[self.measure] = self.scores["value"].map("{:.2f}".format)
         scores["95% interval"] = _ends(self.scores)
         scores["seeds"] = self.scores["seeds"]
-        scores["sd over seeds"] = ["–" if np.isnan(sd) else f"{sd:.3f}" for sd in self.scores["sd over seeds"]]
+        scores["sd over seeds"] = ["–" if np.isnan(sd) else f"{sd:.3f}" for sd in self.scores["sd_over_seeds"]]
         differences = pd.DataFrame(index=self.differences.index)
         differences["difference"] = self.differences["difference"].map("{:+.2f}".format)
         differences["95% interval"] = _ends(self.differences)
@@ -83,10 +82,12 @@ def compare(
     Args:
         reports: by the name to show; a list holds one report for each seed of training.
         measure: a row of Report.scores.
-        draws: of the bootstrap. seed: of its draws.
+        draws: of the bootstrap.
+        seed: of its draws.
+
     Raises:
-        ChoiceError: fewer than two networks, an unknown measure, or one that is no number on these scans.
-        CohortError: reports on different scans, or grades that disagree.
+        ChoiceError: fewer than two networks, an unknown measure, or one that is not defined on these scans.
+        CohortError: reports on different scans or tasks, or labels that disagree.
 
     >>> compare({"resnet18": [report_101, report_102], "HU fraction": report})  # doctest: +SKIP
     """
@@ -100,19 +101,19 @@ def compare(
             _check_measure(report, measure, repr(name))
     predictions = _on_same_scans(seeds)
     first = next(iter(predictions.values()))[0]
-    rng = np.random.default_rng(seed)
-    drawn, imagined = draw_patients(first.patients, first.indices, draws, rng)
+    rng = np.random.default_rng(check_whole("seed", seed))
+    drawn, pseudo = draw_patients(first.patients, first.labels, first.task, draws, rng)
     rows, resampled = {}, {}
     for name, judged in predictions.items():
-        weights = add_imagined(drawn, imagined, rng)
-        each = np.array([_resample(run, weights, measure) for run in judged])
+        weights = add_pseudo_counts(drawn, pseudo, first.task, rng)
+        each = np.array([resample(run, weights, measure) for run in judged])
         chosen = rng.integers(len(judged), size=(max(1, len(judged) - 1), draws))
         resampled[name] = each[chosen, np.arange(draws)].mean(axis=0)
         values = [float(report.scores.loc[measure, "value"]) for report in seeds[name]]
         spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
         rows[name] = (np.mean(values), *percentile_interval(resampled[name]), len(values), spread)
-    scores = pd.DataFrame.from_dict(rows, "index", columns=["value", "low", "high", "seeds", "sd over seeds"])
-    scores = scores.sort_values("value", ascending=measure in measures.LOWER_IS_BETTER, kind="stable")
+    scores = pd.DataFrame.from_dict(rows, "index", columns=["value", "low", "high", "seeds", "sd_over_seeds"])
+    scores = scores.sort_values("value", ascending=measures_of(first.task)[measure].lower_is_better, kind="stable")
     differences = _differences(scores["value"], resampled)
     sentences = tuple(_sentences(measure, scores, differences, len(first)))
     return Comparison(measure, scores, differences, sentences)
@@ -123,24 +124,31 @@ def how_many_scans_needed(
 ) -> int:
     """Estimate how many scans a test split needs for an interval of this width, from high end to low.
 
-    It imagines larger or smaller test splits of patients like those of the report, in the same shares of grades, and
+    It imagines larger or smaller test splits of patients like those of the report, in the same shares of classes, and
     measures how far the score varies from one to the next. The answer is as rough as the report it starts from.
 
     Args:
+        report: to start from.
         width: of the 95% interval, such as 0.10 for 0.70 to 0.80.
         measure: a row of report.scores.
-        draws, seed: of the bootstrap.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+
     Raises:
-        ChoiceError: a width outside 0.005 to 1, an unknown measure, or one that is no number on these scans.
+        ChoiceError: a width outside 0.005 to 1, an unknown measure, or one that is not defined on these scans.
     """
     _check_measure(report, measure, "the report")
-    if not 0.005 <= width <= 1:
-        raise ChoiceError(f"width={width} is no useful width of an interval; give 0.005 to 1, such as 0.1.", width)
+    wide = as_number(width)
+    if not 0.005 <= wide <= 1:
+        raise ChoiceError(
+            f"width={shown(width)} is no useful width of an interval; give 0.005 to 1, such as 0.1.", width
+        )
     judged, times = report.predictions, 1.0
     for _ in range(4):  # the width falls with the square root of the number, nearly: a few corrections settle it
-        weights = bootstrap_weights(judged.patients, judged.indices, draws, np.random.default_rng(seed), times)
-        low, high = percentile_interval(_resample(judged, weights, measure))
-        times *= ((high - low) / width) ** 2
+        rng = np.random.default_rng(check_whole("seed", seed))
+        weights = bootstrap_weights(judged.patients, judged.labels, judged.task, draws, rng, times)
+        low, high = percentile_interval(resample(judged, weights, measure))
+        times *= ((high - low) / wide) ** 2
     return math.ceil(times * len(judged))
 
 
@@ -148,7 +156,7 @@ def _check_measure(report: Report, measure: str, of: str) -> None:
     report.interval(measure)  # refuses an unknown measure
     if np.isnan(report.scores.loc[measure, "value"]):
         raise ChoiceError(
-            f"The {measure} of {of} is no number: these {len(report.predictions)} scans hold too few grades for it. "
+            f"The {measure} of {of} is not defined: these {len(report.predictions)} scans hold too few classes for it. "
             "Choose another measure, such as accuracy.",
             measure,
         )
@@ -167,23 +175,14 @@ def _on_same_scans(seeds: Mapping[str, Sequence[Report]]) -> dict[str, list[Pred
                     "judge all networks on the same scans.",
                     extra,
                 )
+            if report.task != first.task:
+                raise CohortError(f"{name!r} was judged on another task than the first network: {report.task}.", name)
             run = report.predictions.in_order_of(first.names, f"{name!r}")
-            if not np.array_equal(run.indices, first.indices):
-                scan = first.names[int(np.flatnonzero(run.indices != first.indices)[0])]
-                raise CohortError(f"{name!r} was judged by another true grade of {scan} than the first network.", scan)
+            if not np.array_equal(run.labels, first.labels):
+                scan = first.names[int(np.flatnonzero(run.labels != first.labels)[0])]
+                raise CohortError(f"{name!r} was judged by another true label of {scan} than the first network.", scan)
             ordered[name].append(run)
     return ordered
-
-
-def _resample(predictions: Predictions, weights: np.ndarray, measure: str) -> np.ndarray:
-    """The measure for every row of weights (draws, N + 16), as bootstrap_weights gives them: (draws,)."""
-    true, probabilities = imagined_scans()
-    return measures.every_measure(
-        np.concatenate([predictions.indices, true]),
-        np.concatenate([predictions.probabilities, probabilities]),
-        weights,
-        measures.present(predictions.indices, predictions.predicted),
-    )[measure]
 
 
 def _differences(values: pd.Series, resampled: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -197,11 +196,12 @@ def _differences(values: pd.Series, resampled: Mapping[str, np.ndarray]) -> pd.D
 
 
 def simultaneous_intervals(values: np.ndarray, confidence: float = CONFIDENCE) -> list[Interval]:
-    """Give percentile intervals that all hold together in the given share of draws (Mandel & Betensky 2008).
+    """Return percentile intervals that all hold together in the given share of draws (Mandel & Betensky 2008).
 
     Args:
-        values: (P, K), K draws of each of P numbers; draws in which one is nan are left out. With P = 1 these are
+        values: (P, R), R draws of each of P numbers; draws in which one is nan are left out. With P = 1 these are
             percentile intervals.
+        confidence: the share of draws, 0..1.
     """
     values = values[:, np.isfinite(values).all(axis=0)]
     # How deep in its row's tails each value lies, 0 to 1/2; a draw is as extreme as its most extreme value.

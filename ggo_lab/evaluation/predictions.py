@@ -1,93 +1,100 @@
 """What a network says of scans: probabilities beside the truth."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ggo_lab.backbones import Backbone
+from ggo_lab.backbones import Backbone, backbone_of, batches_for
+from ggo_lab.cohort.splits import Splits, checked_labels, positions_of
 from ggo_lab.errors import CohortError, ModelError
-from ggo_lab.grades import GRADE_NAMES, Grade
 from ggo_lab.images import ImageSet
-
-_BATCH = 64  # images at once; it changes memory and time, not the result
+from ggo_lab.settled import settled
+from ggo_lab.tasks import GGO_SEVERITY, Task
+from ggo_lab.training.prefix import features_of
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class Predictions(Splits):
     """The probabilities that a network (or a rule) gives to scans, and what is known of them.
 
     Attributes:
-        names, patients: of each scan, N of them; no name twice.
-        indices: int64 (N,), true grade - 1; -1 where it is not known.
-        probabilities: float64 (N, 4), each row sums to 1.
+        table: a row a scan, N of them: name (no name twice), label (0..K-1, missing where unknown), and, where given,
+            patient (the name, if left out), split and whatever else. The table of a Cohort or an ImageSet will do.
+        probabilities: float64 (N, K), each row sums to 1.
+        task: what the K columns and the labels mean.
         made_by: what made them, for tables and titles.
+
+    Raises:
+        CohortError: parts that do not fit together, labels that the task does not have, rows that are no
+            probabilities, or a name twice.
     """
 
-    names: list[str]
-    patients: list[str]
-    indices: np.ndarray
+    table: pd.DataFrame
     probabilities: np.ndarray
+    task: Task = GGO_SEVERITY
     made_by: str = "network"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "indices", np.asarray(self.indices))
+        object.__setattr__(self, "table", self._checked_table())
         object.__setattr__(self, "probabilities", np.asarray(self.probabilities, np.float64))
-        n = len(self.names)
-        if self.probabilities.shape != (n, len(Grade)) or len(self.patients) != n or self.indices.shape != (n,):
+        n = len(self.table)
+        if self.probabilities.shape != (n, len(self.task)):
             raise CohortError(
-                f"{n} names, {len(self.patients)} patients, indices {self.indices.shape} and probabilities "
-                f"{self.probabilities.shape} do not fit together; N scans need probabilities ({n}, {len(Grade)})."
+                f"{n} scans and probabilities {self.probabilities.shape} do not fit together: {len(self.task)} classes "
+                f"({', '.join(self.task.names)}) need probabilities ({n}, {len(self.task)}).",
+                self.probabilities.shape,
             )
-        sums = self.probabilities.sum(axis=1)
-        if not ((self.probabilities >= 0).all() and np.allclose(sums, 1, atol=1e-4)):
+        if not np.isfinite(self.probabilities).all():
             raise CohortError(
-                "Some rows of probabilities are negative, not numbers, or do not sum to 1; pass logits through softmax "
-                "first."
+                "Some probabilities are not numbers (nan or infinite): the network's weights may be. Look at its "
+                "history: a loss that is nan means a learning rate that is too high."
             )
-        if n and (self.indices.dtype.kind not in "iu" or not np.isin(self.indices, [-1, *range(len(Grade))]).all()):
+        if not ((self.probabilities >= 0).all() and np.allclose(self.probabilities.sum(axis=1), 1, atol=1e-4)):
             raise CohortError(
-                f"indices hold {sorted(set(self.indices.tolist()))[:6]} ({self.indices.dtype}); they must be whole "
-                "numbers, grade - 1, from 0 to 3, and -1 where the grade is not known."
+                "Some rows of probabilities are negative or do not sum to 1; pass logits through softmax first."
             )
-        if len(set(self.names)) < n:
-            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+
+    def _checked_table(self) -> pd.DataFrame:
+        if "name" not in self.table:
+            raise CohortError(f"The table of predictions has no column 'name'; it has {list(self.table.columns)}.")
+        table = self.table.reset_index(drop=True)
+        table["label"] = checked_labels(table, self.task)
+        if "patient" not in table:
+            table["patient"] = table["name"]
+        twice = table["name"][table["name"].duplicated()].unique().tolist()
+        if twice:
             raise CohortError(
                 f"{len(twice)} scans have more than one prediction, such as {twice[0]}; give each scan one, and a name "
                 "of its own.",
                 twice,
             )
-
-    def __len__(self) -> int:
-        return len(self.names)
+        return table
 
     @property
     def predicted(self) -> np.ndarray:
-        """int64 (N,): index (grade - 1) of the most probable grade."""
+        """int64 (N,): label of the most probable class."""
         return self.probabilities.argmax(axis=1)
 
     @property
     def known(self) -> "Predictions":
-        """Those whose true grade is known, which can be judged."""
-        return self.subset(self.indices >= 0)
+        """Those whose true label is known, which can be judged."""
+        return self.subset(self.labels >= 0)
 
     def subset(self, rows: np.ndarray) -> "Predictions":
-        """The predictions of the given rows: a boolean mask or positions."""
-        positions = np.arange(len(self))[rows]
-        return Predictions(
-            [self.names[i] for i in positions],
-            [self.patients[i] for i in positions],
-            self.indices[positions],
-            self.probabilities[positions],
-            self.made_by,
-        )
+        """Return the predictions of the given rows: a boolean mask or positions."""
+        positions = positions_of(rows, len(self))
+        return dataclasses.replace(self, table=self.table.iloc[positions], probabilities=self.probabilities[positions])
 
     def in_order_of(self, names: list[str], called: str) -> "Predictions":
-        """The predictions for these scans, in their order.
+        """Return the predictions for these scans, in their order.
 
         Args:
+            names: of the scans.
             called: what these predictions are, to begin the message of an error.
+
         Raises:
             CohortError: some of the scans are not among them.
         """
@@ -97,30 +104,51 @@ class Predictions:
             raise CohortError(
                 f"{called} has no prediction for {len(absent)} of the scans, such as {absent[0]}.", absent
             )
-        return self.subset(np.array([row_of[scan] for scan in names]))
+        return self.subset(np.array([row_of[scan] for scan in names], int))
 
     def to_frame(self) -> pd.DataFrame:
-        """A row a scan: name, patient, true grade, predicted grade (both 1..4) and the four probabilities."""
-        true = pd.Series(self.indices + 1, dtype="Int64").mask(self.indices < 0)
-        frame = pd.DataFrame({"name": self.names, "patient": self.patients, "grade": true})
-        frame["predicted"] = self.predicted + 1
-        return frame.assign(**dict(zip(GRADE_NAMES, self.probabilities.T, strict=True)))
+        """Return a row a scan: name, patient, split, label and predicted label (0..K-1), and the K probabilities.
+
+        The columns of the probabilities are called by the classes.
+        """
+        frame = self.table[[column for column in ("name", "patient", "split", "label") if column in self.table]].copy()
+        frame["predicted"] = pd.array(self.predicted, "Int64")
+        return frame.assign(**dict(zip(self.task.names, self.probabilities.T, strict=True)))
 
     def __repr__(self) -> str:
-        known = int((self.indices >= 0).sum())
-        return f"Predictions by {self.made_by} for {len(self)} scans, {known} of known grade"
+        known = int(self._column("label").notna().sum())
+        return f"Predictions by {self.made_by} for {len(self)} scans, {known} of known {self.task.noun}"
 
 
+def known_of(predictions: Predictions) -> Predictions:
+    """Return the predictions for scans of known label.
+
+    Raises:
+        CohortError: there are none.
+    """
+    judged = predictions.known
+    if len(judged) == 0:
+        raise CohortError(f"None of the {len(predictions)} scans has a known label, so there is nothing to judge.")
+    return judged
+
+
+@settled()
 @torch.inference_mode()
-def predict(model: Backbone, images: ImageSet, flips: bool = False) -> Predictions:
-    """Give a model's probabilities for every image, on the device where the model is.
+def predict(model: Backbone, images: ImageSet, flips: bool = False, reuse_frozen: bool = False) -> Predictions:
+    """Return a model's probabilities for every image, computed on the device where the model is.
 
     Args:
+        model: fitted.
+        images: made by the recipe that it was fitted on.
         flips: average the probabilities of each image and of its mirror image (test-time augmentation).
+        reuse_frozen: take what frozen layers make of the images from the cache folder, or keep it there, as `fit` does:
+            a large network whose head alone has learnt need not see the same images again. Without `flips`.
+
     Raises:
         CohortError: no image.
-        ModelError: images made by another recipe than those the model was fitted on.
+        ModelError: images made by another recipe than those the model was fitted on, or of another task.
     """
+    model = backbone_of(model)
     if len(images) == 0:
         raise CohortError("There is no image to predict on; is the split empty?")
     if model.recipe is not None and model.recipe != images.recipe:
@@ -129,13 +157,29 @@ def predict(model: Backbone, images: ImageSet, flips: bool = False) -> Predictio
             "answers would mean nothing. Prepare the cohort with model.recipe.",
             images.recipe,
         )
-    model.eval()
-    device = next(model.parameters()).device
+    if model.task != images.task:
+        raise ModelError(
+            f"The model tells {', '.join(model.task.names)}, and the images are of {', '.join(images.task.names)}: its "
+            "answers cannot be judged by them.",
+            images.task,
+        )
+    learning = model.training
+    try:
+        return _predicted(model, images, flips, reuse_frozen)
+    finally:
+        model.train(learning)  # who asks in the middle of a training of their own goes on with it
+
+
+def _predicted(model: Backbone, images: ImageSet, flips: bool, reuse_frozen: bool) -> Predictions:
+    if reuse_frozen and not flips and (frozen := features_of(model, images.pixels)) is not None:
+        rest, features = frozen
+        with torch.inference_mode():
+            shares = rest(features).double().softmax(dim=1).cpu()
+        return Predictions(images.table, shares.numpy(), images.task, model.name)
     parts = []
-    for start in range(0, len(images), _BATCH):
-        batch = torch.from_numpy(np.array(images.pixels[start : start + _BATCH])).to(device)
+    for batch in batches_for(model, images.pixels):
         shares = model(batch).double().softmax(dim=1)
         if flips:
             shares = (shares + model(batch.flip(-1)).double().softmax(dim=1)) / 2
         parts.append(shares.cpu())
-    return Predictions(images.names, images.patients, images.indices, torch.cat(parts).numpy(), model.name)
+    return Predictions(images.table, torch.cat(parts).numpy(), images.task, model.name)

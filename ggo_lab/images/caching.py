@@ -1,13 +1,12 @@
 """prepare: from a cohort to an ImageSet, each image made once and kept on disk."""
 
+import errno
 import hashlib
 import json
 import math
 import mmap
 import tempfile
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
 from io import RawIOBase
 from pathlib import Path
@@ -18,10 +17,10 @@ import pandas as pd
 
 from ggo_lab.cohort import SPLITS, Cohort
 from ggo_lab.cohort.parallel import for_each
-from ggo_lab.errors import CohortError, GgoLabError
+from ggo_lab.errors import CohortError, GgoLabError, ScanError
 from ggo_lab.images.image_set import ImageSet
-from ggo_lab.images.recipe import Recipe, choose_slices, scan_to_image
-from ggo_lab.lungs import segment_lungs
+from ggo_lab.images.recipe import Recipe
+from ggo_lab.readers import OpenedScan
 from ggo_lab.scan import Scan
 from ggo_lab.storage import cache_folder, code_fingerprint, sweep_unfinished, write_whole, writing_to
 
@@ -37,11 +36,16 @@ def prepare(cohort: Cohort, recipe: Recipe = Recipe(), jobs: int | None = None, 
     code; one that is damaged is made again.
 
     Args:
+        cohort: of scans that can be opened.
+        recipe: how each becomes an image.
         jobs: processes (default: one per core). Runs through joblib: `joblib.parallel_config("dask")` moves it to a
             cluster.
         progress: show a bar while images are being made.
-    Returns: an ImageSet ordered train, validation, test, then without split. A scan that cannot be used is left out,
+
+    Returns:
+        An ImageSet ordered train, validation, test, then without split. A scan that cannot be used is left out,
         with a warning; `left_out` tells why.
+
     Raises:
         CohortError: an empty cohort, or one from which no scan could be used.
         GgoLabError: the cache cannot be written. What was made before is kept.
@@ -55,7 +59,7 @@ def prepare(cohort: Cohort, recipe: Recipe = Recipe(), jobs: int | None = None, 
     folder = cache_folder() / "images"
     parts = [folder / f"{_key(recipe, cohort.identify_row(row))}.npz" for row in rows]
     with _open_shelf(folder) as file:
-        slices, reasons = _collect(cohort, rows, recipe, parts, file, jobs, progress)
+        slices, notes, reasons = _collect(cohort, rows, recipe, parts, file, jobs, progress)
         if not slices:
             raise CohortError(f"None of the {len(rows)} scans could be used; the first says: {reasons[0]}")
         # Copy-on-write: nobody can alter the file. Being temporary, it vanishes with the last array that uses it.
@@ -65,15 +69,22 @@ def prepare(cohort: Cohort, recipe: Recipe = Recipe(), jobs: int | None = None, 
     left_out = pd.DataFrame([(rows[i]["name"], why) for i, why in reasons.items()], columns=["name", "reason"])
     if reasons:
         warnings.warn(f"{len(reasons)} of {len(rows)} scans were left out:\n{left_out.to_string()}", stacklevel=2)
-    table = cohort.table.iloc[list(slices)][["name", "patient", "grade", "split"]].reset_index(drop=True)
-    return ImageSet(pixels, table.assign(slices=list(slices.values())), recipe, left_out)
+    table = cohort.table.iloc[list(slices)][["name", "patient", "label", "split"]].reset_index(drop=True)
+    table = table.assign(slices=list(slices.values()), notes=[notes[i] for i in slices])
+    if doubtful := int((table["notes"] != "").sum()):
+        warnings.warn(
+            f"The lungs of {doubtful} of {len(table)} scans are doubtful: see `notes` in the table, and look at them.",
+            stacklevel=2,
+        )
+    return ImageSet(pixels, table, recipe, left_out, cohort.task)
 
 
 class _Part(NamedTuple):
-    """One scan's image, uint8 (C, H, W), and the slices it shows."""
+    """One scan's image, uint8 (C, H, W), the slices it shows, and what is doubtful about its lungs."""
 
     pixels: np.ndarray
     slices: tuple[int, ...]
+    notes: str
 
 
 def _collect(
@@ -84,22 +95,24 @@ def _collect(
     file: RawIOBase,
     jobs: int | None,
     progress: bool,
-) -> tuple[dict[int, tuple[int, ...]], dict[int, str]]:
+) -> tuple[dict[int, tuple[int, ...]], dict[int, str], dict[int, str]]:
     """Lay the images side by side in one file, taken from the cache or made, each read or written once.
 
-    Returns: the slices of each row whose image is in the file, in the rows' order, and why others are not.
+    Returns:
+        The slices of each row whose image is in the file, in the rows' order; what is doubtful about it; and why
+        others are not there.
     """
-    size, slices, reasons = math.prod(_shape(recipe)), {}, {}
+    size, slices, notes, reasons = math.prod(_shape(recipe)), {}, {}, {}
 
     def put(i: int, made: _Part) -> None:
-        slices[i] = made.slices
+        slices[i], notes[i] = made.slices, made.notes
         _write_at(file, i * size, made.pixels.tobytes(), parts[i].parent)
 
     for i, part in enumerate(parts):
         if (stored := _read_part(part, recipe)) is not None:
             put(i, stored)
     absent = [i for i in range(len(rows)) if i not in slices]
-    tasks = [(cohort.open_row, rows[i], recipe, parts[i]) for i in absent]
+    tasks = [(cohort.open_row, cohort.peek_row, rows[i], recipe, parts[i]) for i in absent]
     for i, made in zip(absent, for_each(_make_part, tasks, "images", jobs, progress), strict=True):
         if isinstance(made, _Part):
             put(i, made)
@@ -111,7 +124,7 @@ def _collect(
             file.seek(i * size)
             _write_at(file, place * size, file.read(size), parts[i].parent)
     file.truncate(len(kept) * size)
-    return {i: slices[i] for i in kept}, reasons
+    return {i: slices[i] for i in kept}, notes, reasons
 
 
 def _open_shelf(folder: Path) -> RawIOBase:
@@ -120,9 +133,14 @@ def _open_shelf(folder: Path) -> RawIOBase:
     Unbuffered, so that a full disk shows where something is written, and not once more when the file is closed.
     """
     with writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep_unfinished(folder)
-        return tempfile.TemporaryFile(dir=folder, buffering=0)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep_unfinished(folder)
+            return tempfile.TemporaryFile(dir=folder, buffering=0)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not folder.is_dir():
+                raise
+            return tempfile.TemporaryFile(buffering=0)  # what a cache holds that may only be read is good all the same
 
 
 def _write_at(file: RawIOBase, offset: int, content: bytes, folder: Path) -> None:
@@ -132,25 +150,40 @@ def _write_at(file: RawIOBase, offset: int, content: bytes, folder: Path) -> Non
             content = content[file.write(content) :]
 
 
-def _make_part(open_row: Callable[[dict], Scan], row: dict, recipe: Recipe, path: Path) -> _Part | str:
+def _make_part(
+    open_row: Callable[[dict], Scan],
+    peek_row: Callable[[dict], OpenedScan] | None,
+    row: dict,
+    recipe: Recipe,
+    path: Path,
+) -> _Part | str:
     """Make and store one scan's image; give the reason where the scan cannot be used."""
     try:
-        scan = open_row(row)
-        lungs = segment_lungs(scan) if recipe.needs_lungs else None
+        if peek_row is None or recipe.needs_lungs:
+            part = _part_of(open_row(row), recipe)
+        else:
+            opened = peek_row(row)
+            try:
+                part = _part_of(opened, recipe)
+            except ScanError:  # a slice that is damaged, or shows no lung: the whole scan may be sound
+                part = _part_of(opened.whole(), recipe)
     except GgoLabError as error:
         return str(error)
-    slices = choose_slices(scan, recipe, lungs)
-    part = _Part(scan_to_image(scan, recipe, lungs, slices), slices)
-    write_whole(path, lambda file: np.savez(file, pixels=part.pixels, slices=np.array(slices)))
+    write_whole(path, lambda file: np.savez(file, pixels=part.pixels, slices=np.array(part.slices), notes=part.notes))
     return part
+
+
+def _part_of(scan: Scan | OpenedScan, recipe: Recipe) -> _Part:
+    cut = recipe.cut(scan)
+    return _Part(cut.image(), cut.slices, " ".join(cut.notes))
 
 
 def _read_part(path: Path, recipe: Recipe) -> _Part | None:
     """Read one scan's image; None where there is none or it is damaged (the zip's checksums tell)."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            part = _Part(stored["pixels"], tuple(int(z) for z in stored["slices"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            part = _Part(stored["pixels"], tuple(int(z) for z in stored["slices"]), str(stored["notes"]))
+    except Exception:  # numpy and zipfile raise errors of many kinds on damaged files
         return None
     return part if part.pixels.dtype == np.uint8 and part.pixels.shape == _shape(recipe) else None
 

@@ -7,6 +7,8 @@ import numpy as np
 from ggo_lab.scan import Scan
 
 _STEP_MM = 3.0  # fine enough for the trachea's wall and the gap between the lungs, 100 times fewer voxels
+_FRAME_ABOVE_HU = -900  # a frame of air is no frame
+_LEAST_FRAME = 0.02  # share of the voxels that a frame's value fills
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Coarse:
         """Average a scan's voxels in blocks of about 3 mm; slices thicker than that stay as they are."""
         z, y, x = (max(1, round(_STEP_MM / step)) for step in scan.spacing)
         factors, spacing = (z, y, x), (z * scan.spacing[0], y * scan.spacing[1], x * scan.spacing[2])
-        padding = scan.padding
+        padding = scan.padding | framed(scan)
         if not padding.any():
             hu = _average(scan.hu, factors)
             return cls(hu, np.zeros(hu.shape, bool), spacing, factors, scan.shape)
@@ -61,6 +63,27 @@ class Coarse:
         )
         plane = field[low[z]] + weight[z] * (field[high[z]] - field[low[z]])
         return _interpolate(_interpolate(plane, rows, axis=0), columns, axis=1)
+
+
+def framed(scan: Scan) -> np.ndarray:
+    """Mark a frame or corners of one value that is denser than air, such as 0, as some exports lay around the picture.
+
+    Args:
+        scan: where it is looked for.
+
+    Returns:
+        bool (Z, Y, X).
+    """
+    corners = np.stack([scan.hu[:, y, x] for y in (0, -1) for x in (0, -1)])
+    value = int(np.median(corners))
+    alike = scan.hu == value if value > _FRAME_ABOVE_HU and np.mean(corners == value) > 0.7 else None
+    if alike is None or alike.mean() < _LEAST_FRAME:
+        return np.zeros(scan.shape, bool)
+    reached = np.zeros_like(alike)
+    for axis in (1, 2):  # from each edge of the picture, as far as the value goes on
+        reached |= np.logical_and.accumulate(alike, axis=axis)
+        reached |= np.flip(np.logical_and.accumulate(np.flip(alike, axis), axis=axis), axis)
+    return reached
 
 
 def _average(values: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""How much of the lungs is hazy: involvement estimated without a network."""
+"""How much of the lungs is hazy: involvement by the network, or by the rule that compares with clear lung."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
+from ggo_lab.errors import check_choice
 from ggo_lab.lungs.coarse import Coarse
 from ggo_lab.lungs.dependent import without_dependent_layer
 from ggo_lab.lungs.sides import split_lungs
@@ -23,6 +24,7 @@ _SMOOTH_MM = 4.5  # sd of the weights of the votes around: wider than most vesse
 _BESIDE_MM = 3.0  # a bright strand this near to a lesion belongs to it
 _LEAST_ML = 0.5  # smaller parts are left out; the median part of mild disease has 0.8 mL
 
+METHODS = ("rule", "network")
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]  # a voxel and its four neighbours in the slice
 
 
@@ -32,10 +34,11 @@ class GgoFraction:
 
     Attributes:
         total: share of the lung volume, 0..1.
-        right, left: the same in each lung; nan for a lung that is not there.
+        right: the same in the right lung; nan where there is none.
+        left: the same in the left lung.
         per_slice: (Z,), the same in every slice; nan where there is no lung.
         mask: bool (Z, Y, X), what was counted.
-        above_hu: the attenuation above which lung was taken for ill, HU.
+        above_hu: the attenuation above which the rule takes lung for ill, HU; nan for the network, which has none.
     """
 
     total: float
@@ -43,42 +46,33 @@ class GgoFraction:
     left: float
     per_slice: np.ndarray
     mask: np.ndarray
-    above_hu: float
+    above_hu: float = float("nan")
 
 
-def ggo_fraction(scan: Scan, lungs: np.ndarray) -> GgoFraction:
-    """Estimate involvement without a network: the share of the lungs that is denser than this patient's healthy lung.
-
-    A fixed HU band counts vessel walls and partial volume too and never falls below about 5%, in healthy lungs as
-    well. Four things are done about it. The limit comes from the patient: healthy lung is the lower end of the
-    lungs' own histogram (after Berta et al. 2021, Physica Medica 82:28). What only looks hazy has no vote: the voxels
-    at the pleura, and bright structures too thin for a lesion, unless they lie in one. And a place counts where most
-    of the votes around it are for haze, which is a threshold after a median filter that leaves out the voxels without
-    a vote. Last, a hazy layer along the pleura at the back is left out where both lungs have one and are nearly clear
-    elsewhere: that is the weight of the lung. Other lung that is dense without disease is taken for ground glass.
+def ggo_fraction(scan: Scan, lungs: np.ndarray, method: str = "rule") -> GgoFraction:
+    """Estimate involvement: the share of the lungs that is ground glass or consolidation.
 
     Args:
+        scan: a chest CT, in HU.
         lungs: bool (Z, Y, X), from segment_lungs or the scan's truth.
+        method: "rule", what is denser than this patient's clear lung (notebook 03), which sees the faintest haze and
+            takes a shallow breath for it; or "network", a small U-Net trained on phantoms alone, which knows how
+            vessels, breath and kernel look and misses faint haze: the one for people.
+
+    Returns:
+        GgoFraction.
+
     Raises:
         ScanError: `lungs` is empty or of another shape.
     """
+    check_choice("method", method, METHODS)
     right, left = split_lungs(scan, lungs)
-    coarse = Coarse.of(scan)
-    inside = coarse.shrink(lungs)
-    core, thin = _voters(coarse.hu, inside, coarse.spacing)
-    above_hu = _limit(coarse.hu, core & ~thin)
-    hazy = coarse.hu > above_hu
-    ill = inside & _majority(hazy, core & ~thin, coarse.spacing)
-    if ill.any():  # a bright strand in a lesion or at it is part of it, and votes after all
-        beside = ndimage.distance_transform_edt(~ill, coarse.spacing) <= _BESIDE_MM
-        ill = inside & _majority(hazy, core & (~thin | beside), coarse.spacing)
-    lungs_there = tuple(side for side in map(coarse.shrink, (right, left)) if side.any())
-    ill = without_dependent_layer(ill, lungs_there, coarse.spacing)
-    parts, count = ndimage.label(ill)
-    ml = np.bincount(parts.ravel(), minlength=count + 1) * float(np.prod(coarse.spacing)) / 1000
-    ill &= (ml >= _LEAST_ML)[parts]
-    # Lesions at the pleura reach up to it, also where the outline of the coarse lattice does not.
-    mask = coarse.enlarge(ill | (ndimage.binary_dilation(ill) & ~inside)) & lungs
+    if method == "rule":
+        mask, above_hu = _hazy_by_rule(scan, lungs, (right, left))
+    else:
+        from ggo_lab.lungs.network import haze_by_network  # it needs torch, which takes seconds to import
+
+        mask, above_hu = haze_by_network(scan, lungs), float("nan")
     in_slice, ill_in_slice = lungs.sum(axis=(1, 2)), mask.sum(axis=(1, 2))
     return GgoFraction(
         total=_share(mask, lungs),
@@ -88,6 +82,37 @@ def ggo_fraction(scan: Scan, lungs: np.ndarray) -> GgoFraction:
         mask=mask,
         above_hu=above_hu,
     )
+
+
+def _hazy_by_rule(scan: Scan, lungs: np.ndarray, sides: tuple[np.ndarray, ...]) -> tuple[np.ndarray, float]:
+    """Mark what is denser than this patient's healthy lung, and return the limit, HU.
+
+    A fixed HU band counts vessel walls and partial volume too and never falls below about 5%, in healthy lungs as
+    well. Four things are done about it. The limit comes from the patient: healthy lung is the lower end of the
+    lungs' own histogram (after Berta et al. 2021, Physica Medica 82:28). What only looks hazy has no vote: the voxels
+    at the pleura, and bright structures too thin for a lesion, unless they lie in one. And a place counts where most
+    of the votes around it are for haze, which is a threshold after a median filter that leaves out the voxels without
+    a vote. Last, a hazy layer along the pleura at the back is left out where both lungs have one and are nearly clear
+    elsewhere: that is the weight of the lung. Other lung that is dense without disease is taken for ground glass.
+    """
+    coarse = Coarse.of(scan)
+    inside = coarse.shrink(lungs)
+    core, thin = _voters(coarse.hu, inside, coarse.spacing)
+    above_hu = _limit(coarse.hu, core & ~thin)
+    hazy = coarse.hu > above_hu
+    ill = inside & _majority(hazy, core & ~thin, coarse.spacing)
+    if ill.any():  # a bright strand in a lesion or at it is part of it, and votes after all
+        beside = ndimage.distance_transform_edt(~ill, coarse.spacing) <= _BESIDE_MM
+        ill = inside & _majority(hazy, core & (~thin | beside), coarse.spacing)
+    lungs_there = tuple(side for side in map(coarse.shrink, sides) if side.any())
+    if not lungs_there:  # specks too small for the coarse lattice
+        return np.zeros(scan.shape, bool), above_hu
+    ill = without_dependent_layer(ill, lungs_there, coarse.spacing)
+    parts, count = ndimage.label(ill)
+    ml = np.bincount(parts.ravel(), minlength=count + 1) * float(np.prod(coarse.spacing)) / 1000
+    ill &= (ml >= _LEAST_ML)[parts]
+    # Lesions at the pleura reach up to it, also where the outline of the coarse lattice does not.
+    return coarse.enlarge(ill | (ndimage.binary_dilation(ill) & ~inside)) & lungs, above_hu
 
 
 def _majority(hazy: np.ndarray, votes: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
@@ -114,7 +139,7 @@ def _voters(hu: np.ndarray, inside: np.ndarray, spacing: tuple[float, float, flo
 
 
 def _limit(hu: np.ndarray, votes: np.ndarray) -> float:
-    """Attenuation above which this patient's lung is ill, HU."""
+    """Compute the attenuation above which this patient's lung is ill, HU."""
     smooth = ndimage.uniform_filter(hu, 3)
     if not votes.any():
         return float(_LIMIT_HU[1])

@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 
 from ggo_lab.errors import ScanError
 from ggo_lab.lungs.airways import find_airways
@@ -35,15 +35,21 @@ _TWO_BY_TWO = np.ones((1, 2, 2))  # blocks, about 6 mm: what this fits into is n
 _DIRECTIONS = 120  # in a slice, in which the chest wall is looked for
 
 
-def segment_lungs(scan: Scan) -> np.ndarray:
-    """Find both lungs, lesions and vessels included, trachea and main bronchi excluded.
+def lungs_by_rule(scan: Scan, lung_share: float = 0.5) -> np.ndarray:
+    """Find both lungs by thresholds and shapes, lesions and vessels included, trachea and main bronchi excluded.
 
     Air is thresholded and what is no lung is taken away: the room, the gut and the airways. Then each lung gets back
     what the threshold missed: vessels and lesions are closed (after Hu, Hoffman & Reinhardt 2001, IEEE TMI 20:490),
     and consolidation under the chest wall, which no closing reaches, is filled up to the lung's convex hull, for
     towards the ribs a lung is convex. A lung that is largely dense is searched more boldly.
 
-    Returns: bool (Z, Y, X).
+    Args:
+        scan: a chest CT, in HU.
+        lung_share: of a voxel at the outline, from which it counts as lung.
+
+    Returns:
+        bool (Z, Y, X).
+
     Raises:
         ScanError: nothing looks like a lung.
     """
@@ -67,7 +73,7 @@ def segment_lungs(scan: Scan) -> np.ndarray:
             filled[box] |= whole
             dense[box] |= whole & ~air[box] & ill
     filled &= air | ~ndimage.binary_dilation(airways)  # the airways' walls are no lung
-    return _draw(scan, coarse, air, filled, dense & filled, airways)
+    return _draw(scan, coarse, air, filled, dense & filled, airways, lung_share)
 
 
 def _aerated(coarse: Coarse) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +120,7 @@ def _dilate(mask: np.ndarray, by_mm: float, spacing: tuple[float, float, float])
 
 
 def _centre(sides: np.ndarray) -> tuple[float, float]:
-    """Row and column of the chest's middle: half-way between two lungs, or the inner edge of one."""
+    """Return row and column of the chest's middle: half-way between two lungs, or the inner edge of one."""
     columns = {side: np.flatnonzero((sides == side).any(axis=(0, 1))) for side in (RIGHT, LEFT)}
     rows = np.flatnonzero((sides > 0).any(axis=(0, 2)))
     inner = [columns[RIGHT][-1:], columns[LEFT][:1]]
@@ -122,7 +128,7 @@ def _centre(sides: np.ndarray) -> tuple[float, float]:
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around a mask, and one voxel of what surrounds it where the volume goes on."""
+    """Return the smallest box around a mask, and one voxel of what surrounds it where the volume goes on."""
     return tuple(
         slice(max(part.start - 1, 0), part.stop + 1) for part in ndimage.find_objects(mask.astype(np.uint8))[0]
     )
@@ -133,7 +139,8 @@ def _fill(
 ) -> tuple[np.ndarray, bool]:
     """Give one lung what is too dense for the threshold: vessels, lesions, consolidation under the chest wall.
 
-    Returns: the filled lung, and whether so much of it is dense that it is taken for ill.
+    Returns:
+        The filled lung, and whether so much of it is dense that it is taken for ill.
     """
     closed = _close(lung, _CLOSE_MM, spacing)
     ill = _is_ill(closed, hu)
@@ -198,7 +205,11 @@ def _inside_hull(lung: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     surface = np.argwhere(lung & ~ndimage.binary_erosion(lung))
     corners = np.concatenate([surface - 0.5, surface + 0.5])  # of voxels, so that a single slice has a hull too
     inside = np.ones(len(candidates), bool)
-    for *normal, offset in ConvexHull(corners).equations:
+    try:
+        hull = ConvexHull(corners)
+    except QhullError:  # a speck without volume has no inside
+        return np.zeros_like(lung)
+    for *normal, offset in hull.equations:
         inside[inside] = candidates[inside] @ np.array(normal) + offset <= 0
     marked = np.zeros_like(lung)
     marked[tuple(candidates[inside].T)] = True
@@ -206,13 +217,24 @@ def _inside_hull(lung: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def _draw(
-    scan: Scan, coarse: Coarse, air: np.ndarray, filled: np.ndarray, dense: np.ndarray, airways: np.ndarray
+    scan: Scan,
+    coarse: Coarse,
+    air: np.ndarray,
+    filled: np.ndarray,
+    dense: np.ndarray,
+    airways: np.ndarray,
+    lung_share: float,
 ) -> np.ndarray:
     """Draw the outline on the full grid: by attenuation where lung with air ends, else where the filling ends.
 
     Args:
-        air, filled, airways: bool (z, y, x), on the coarse lattice.
+        scan: its values are asked.
+        coarse: the same on the coarse lattice, on which all the masks are.
+        air: what the threshold found.
+        filled: what the lungs hold besides.
         dense: the filled part of ill lungs.
+        airways: trachea and main bronchi.
+        lung_share: of a voxel at the outline, from which it counts as lung.
     """
     near = ndimage.binary_dilation(air)
     # Where filling lies as a thin layer on lung with air, attenuation knows better where the lung ends.
@@ -220,7 +242,7 @@ def _draw(
         ndimage.binary_erosion(filled, border_value=1) | ~ndimage.binary_dilation(air, np.ones((3, 3, 3)))
     )
     solid |= ndimage.binary_opening(dense, _TWO_BY_TWO)
-    threshold = _halfway(coarse, air)
+    threshold = lung_share * _lung_beside(coarse, air) + (1 - lung_share) * _TISSUE_HU
     lungs = coarse.enlarge(near) & ~scan.padding
     for z, plane in enumerate(lungs):
         plane &= scan.hu[z] < coarse.spread(threshold, z)
@@ -229,13 +251,12 @@ def _draw(
     return lungs
 
 
-def _halfway(coarse: Coarse, air: np.ndarray) -> np.ndarray:
-    """Attenuation half-way between the lung nearby and soft tissue, HU: where a voxel holds as much of either."""
+def _lung_beside(coarse: Coarse, air: np.ndarray) -> np.ndarray:
+    """Compute the mean HU of the lung nearby, float32 (z, y, x)."""
     core = ndimage.binary_erosion(air, border_value=1)
     weight = core.astype(np.float32)
     sigma = [_NEARBY_MM / step for step in coarse.spacing]
     held = ndimage.gaussian_filter(weight, sigma, mode="nearest")
     lung = ndimage.gaussian_filter(np.where(core, coarse.hu, 0), sigma, mode="nearest")
     usual = coarse.hu[core].mean() if core.any() else 2 * _AIR_BELOW_HU
-    mean = np.where(held > 0.01, lung / np.maximum(held, 0.01), usual)
-    return (mean + _TISSUE_HU) / 2
+    return np.where(held > 0.01, lung / np.maximum(held, 0.01), usual)

@@ -20,8 +20,12 @@ def split_lungs(scan: Scan, lungs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Part a mask of both lungs into the patient's right and left lung.
 
     Args:
+        scan: the scan that the mask is of.
         lungs: bool (Z, Y, X), from segment_lungs or the scan's truth.
-    Returns: right and left, bool (Z, Y, X). Together they are `lungs`; one is empty where the scan shows one lung.
+
+    Returns:
+        Right and left, bool (Z, Y, X). Together they are `lungs`; one is empty where the scan shows one lung.
+
     Raises:
         ScanError: `lungs` is empty or of another shape.
     """

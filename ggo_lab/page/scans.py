@@ -1,31 +1,32 @@
 """A scan as one HTML file that scrolls by itself: no Python, no network, nothing that runs from data."""
 
 import base64
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import Template
 
 import numpy as np
 
-from ggo_lab.errors import ChoiceError
-from ggo_lab.grades import Grade
-from ggo_lab.page.packing import Reduced, deflate, pack_heat, pack_hu
+from ggo_lab.errors import ChoiceError, check_choice
+from ggo_lab.page.reduced import Reduced
 from ggo_lab.rendering import (
-    HEAT_COLD,
-    HEAT_HOT,
     Curve,
     FrameRenderer,
     Heat,
+    about,
     check_curves,
     check_heat,
     check_marks,
     check_masks,
     encode,
-    mask_colors,
+    lesion_places,
+    opening_slice,
+    packed_slice,
+    scan_header,
+    sought,
 )
-from ggo_lab.scan import WINDOWS, Scan, as_window
-from ggo_lab.webpage import asset, webpage, write_webpage
+from ggo_lab.scan import Scan, Window, as_window
+from ggo_lab.tasks import GGO_SEVERITY, Task
+from ggo_lab.webpage import VIEWER_SCRIPTS, render, webpage, write_webpage
 
 
 def scan_html(
@@ -40,62 +41,61 @@ def scan_html(
     index: int | None = None,
     curve: Curve | None = None,
     marks: Sequence[int] = (),
+    shown: Sequence[str] | None = None,
+    task: Task = GGO_SEVERITY,
 ) -> str:
     """Make one self-contained HTML page of a scan to scroll through.
 
     The page forbids itself every connection and every script but its own (Content-Security-Policy), and all names and
-    notes are escaped, so that no file name or table can make it do anything.
+    notes are text on it, so that no file name or table can make it do anything.
 
     Args:
-        masks, heat, window, curve, marks: as in SliceViewer.
-        probabilities: (4,), of the grades mild to critical, shown as bars.
+        scan: to be shown.
+        masks: as in SliceViewer.
+        heat: as in SliceViewer.
+        probabilities: (K,), of the task's classes, shown as bars.
         notes: sentences to show beside the scan.
         title: of the page; the scan's name if left out.
-        index: the axial slice to begin with; the middle if left out.
+        window: as in SliceViewer.
+        index: the axial slice to begin with; as in SliceViewer if left out.
+        curve: as in SliceViewer.
+        marks: as in SliceViewer.
+        shown: names of the overlays to begin with, all of them if left out.
+        task: what is graded.
+
+    Returns:
+        The page.
+
     Raises:
         ChoiceError: masks, heat, curve, marks, index or probabilities that do not fit.
     """
     masks, heat, grey = check_masks(scan, masks), check_heat(scan, heat), as_window(window)
-    curves = check_curves(scan, curve, masks)
     marks = check_marks(scan, marks)
-    index = scan.shape[0] // 2 if index is None else index
+    index = opening_slice(scan, masks, marks) if index is None else index
     if index not in range(scan.shape[0]):
         raise ChoiceError(
             f"index={index} is outside {scan.name}: its axial slices are 0 to {scan.shape[0] - 1}.", index
         )
-    title = scan.name if title is None else title
-    small = Reduced(scan)
-    colors, curve_colors = mask_colors(list(masks)), mask_colors(list(curves))
-    data = {
-        "shape": small.shape,
-        "spacing": small.spacing,
-        "isHu": scan.is_hu,
-        "step": small.step,
-        "hu": deflate(pack_hu(small.hu)),
-        "masks": [
-            {"name": name, "color": colors[name], "bits": deflate(np.packbits(small.pick(mask)))}
-            for name, mask in masks.items()
-        ],
-        "heat": None if heat is None else pack_heat(heat, small),
-        "heatEnds": [HEAT_COLD, HEAT_HOT],
-        "windows": WINDOWS,
-        "start": {"index": int(index), "level": grey.level, "width": grey.width},
-        "curves": [
-            {"name": name, "color": curve_colors[name], "values": _plain(values)} for name, values in curves.items()
-        ],
-        "marks": marks,
-    }
-    still = encode(FrameRenderer(scan, masks, heat, 512).frame("axial", index, grey, (*masks, "heat")))
-    body = Template(asset("page.html")).substitute(
-        title=html.escape(title),
-        subtitle=html.escape(_subtitle(scan)),
+    index = int(index)
+    names = (*masks, *(["heat"] if heat is not None else []))
+    shown = names if shown is None else tuple(shown)
+    for name in shown:
+        check_choice("shown", name, names)
+    small = Reduced(scan, masks, heat)
+    data = viewer_data(scan, small, grey if not isinstance(window, str) else window, index, curve, marks, shown)
+    still = encode(FrameRenderer(scan, masks, heat, 512).frame("axial", index, grey, shown))
+    body = render(
+        "page.html",
+        title=scan.name if title is None else title,
+        about=about(scan),
         still="data:image/jpeg;base64," + base64.b64encode(still).decode(),
-        still_caption=html.escape(f"{scan.name}, axial slice {index}"),
-        grading=_grading(probabilities, scan),
-        notes=_notes(notes),
-        footnote=html.escape(small.footnote),
+        still_caption=f"{scan.name}, axial slice {index}",
+        grading=_grading(probabilities, scan, task),
+        notes=notes,
+        footnote=small.footnote,
     )
-    return webpage(title, body, "base.css page.css", "volume.js picture.js controls.js", data)
+    title = scan.name if title is None else title
+    return webpage(title, body, "base.css page.css viewer/viewer.css", f"{VIEWER_SCRIPTS} viewer/page.js", data)
 
 
 def scan_page(
@@ -111,57 +111,95 @@ def scan_page(
     index: int | None = None,
     curve: Curve | None = None,
     marks: Sequence[int] = (),
+    shown: Sequence[str] | None = None,
+    task: Task = GGO_SEVERITY,
 ) -> Path:
-    """Write the page of scan_html, which says what the arguments are, as one file; give its path.
+    """Write the page of scan_html, which says what the arguments are, as one file.
+
+    Returns:
+        Its path.
 
     Raises:
         GgoLabError: the file cannot be written.
     """
     text = scan_html(
-        scan, masks, heat, probabilities, notes, title, window=window, index=index, curve=curve, marks=marks
+        scan,
+        masks,
+        heat,
+        probabilities,
+        notes,
+        title,
+        window=window,
+        index=index,
+        curve=curve,
+        marks=marks,
+        shown=shown,
+        task=task,
     )
-    return write_webpage(path, text)
+    return write_webpage(path, text, scan.source)
 
 
-def _plain(curve: np.ndarray) -> list[float | None]:
-    return [round(float(value), 4) if np.isfinite(value) else None for value in curve]
+def viewer_data(
+    scan: Scan,
+    small: Reduced,
+    window: str | Window,
+    index: int,
+    curve: Curve | None,
+    marks: Sequence[int],
+    shown: Sequence[str],
+) -> dict[str, object]:
+    """Return what assets/viewer/page.js shows: the state to begin with, and every slice, packed."""
+    curves = check_curves(small.scan, curve, small.masks)
+    packed = [
+        base64.b64encode(packed_slice(small.scan, small.masks, small.heat, z, small=True)).decode()
+        for z in range(scan.shape[0])
+    ]
+    header = scan_header(small.scan, small.masks, small.heat, curves, marks, small.step)
+    header |= {"serial": 1, "first": {"index": int(index)}, "about": about(scan)}
+    name = sought(small.masks)
+    state = {
+        "_scan": header,
+        "_size": None,
+        "plane": "axial",
+        "index": int(index),
+        "cross": [int(index), small.scan.shape[1] // 2, small.scan.shape[2] // 2],
+        "window": window,
+        "shown": list(shown),
+        "overlay": "outline",
+        "opacity": 0.4,
+        "zoom": 1,
+        "three_planes": False,
+        "slab": 0,
+        "projection": "mean",
+        **dict.fromkeys(("centre", "probe", "pointer", "ruler", "circle", "answer")),
+        **dict.fromkeys(("question", "asking", "feedback"), ""),
+    }
+    return {
+        "state": state,
+        "slices": packed,
+        "lesions": [] if name is None else lesion_places(small.scan, small.masks[name]),
+    }
 
 
-def _subtitle(scan: Scan) -> str:
-    voxels = " × ".join(str(n) for n in scan.shape)
-    steps = " × ".join(f"{step:.3g}" for step in scan.spacing)
-    return f"{voxels} voxels of {steps} mm{'' if scan.is_hu else ' · grey values, not HU'}"
-
-
-def _grading(probabilities: np.ndarray | None, scan: Scan) -> str:
-    """The network's opinion as bars, and the truth where it is known, as HTML that needs no script."""
-    parts = []
+def _grading(probabilities: np.ndarray | None, scan: Scan, task: Task) -> dict[str, object]:
+    """Return the network's opinion and the truth, as far as they are known, for the page's template."""
+    grading: dict[str, object] = {"bars": [], "noun": task.noun, "true": None, "involvement": None}
     if probabilities is not None:
         shares = [float(share) for share in probabilities]
-        if len(shares) != len(Grade) or not all(0 <= share <= 1 for share in shares):
-            raise ChoiceError(f"probabilities={shares} are not four shares from 0 to 1, mild to critical.", shares)
-        best = Grade(int(np.argmax(shares)) + 1)
-        rows = "".join(
-            f'<tr{" class=chosen" if grade == best else ""}><th scope="row">{grade.label}</th>'
-            '<td><svg viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
-            f'<rect width="{100 * shares[grade.index]:.1f}" height="12" fill="{grade.color}"/></svg></td>'
-            f"<td>{shares[grade.index]:.0%}</td></tr>"
-            for grade in Grade
-        )
-        parts.append(f"<h2>Predicted: {best.label}</h2><table>{rows}</table>")
+        if len(shares) != len(task) or not all(0 <= share <= 1 for share in shares):
+            raise ChoiceError(
+                f"probabilities={shares} are not {len(task)} shares from 0 to 1, one each of {', '.join(task.names)}.",
+                shares,
+            )
+        best = int(np.argmax(shares))
+        grading["bars"] = [
+            {"label": name, "color": color, "share": share, "best": label == best}
+            for label, (name, color, share) in enumerate(zip(task.names, task.colours, shares, strict=True))
+        ]
+        grading["predicted"] = task.names[best]
     if scan.truth is not None:
-        label = "no lesion" if scan.truth.grade is None else scan.truth.grade.label
-        parts.append(f"<p>True grade: <b>{label}</b>, {scan.truth.involvement:.0%} of the lungs involved.</p>")
-    if probabilities is not None:
-        parts.append(
-            '<p class="fine">A probability from a network is no certainty, least of all on scans unlike those it '
-            "learnt from.</p>"
-        )
-    return f'<section class="grading" aria-label="Grade">{"".join(parts)}</section>' if parts else ""
-
-
-def _notes(notes: Sequence[str]) -> str:
-    if not notes:
-        return ""
-    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    return f'<section class="notes"><h2>Notes</h2><ul class="fine">{items}</ul></section>'
+        grading["involvement"] = scan.truth.involvement
+        if task.bands:
+            true = task.label_from_involvement(scan.truth.involvement)
+            grading["true"] = "no lesion" if true is None else task.names[true]
+    return grading

@@ -5,7 +5,6 @@ from dataclasses import asdict
 import numpy as np
 
 from ggo_lab.errors import check_choice
-from ggo_lab.grades import grade_of
 from ggo_lab.phantom.anatomy import Anatomy, build_anatomy
 from ggo_lab.phantom.body import body_back_mm
 from ggo_lab.phantom.choices import (
@@ -21,7 +20,7 @@ from ggo_lab.phantom.lesions import DISTRIBUTIONS, PATTERNS, Lesions, opacify, p
 from ggo_lab.phantom.lobes import LOBES, draw_fissures, lobe_of
 from ggo_lab.phantom.mediastinum import heart_border_mm
 from ggo_lab.phantom.parenchyma import add_dependent_atelectasis, add_emphysema, draw_nodules, parenchyma
-from ggo_lab.phantom.patient import CONFOUNDERS, Patient, body_width_mm, lung_width_mm, sample_patient, seen_box
+from ggo_lab.phantom.patient import CONFOUNDERS, Patient, body_width_mm, lung_width_mm, sample_patient, seen_box, widen
 from ggo_lab.phantom.scanner import KERNELS, as_grey, blur_by_motion, draw_couch, expose, sample_scanner
 from ggo_lab.phantom.vessels import LungTrees, draw_bronchogram, draw_trees, grow_trees
 from ggo_lab.scan import Scan, Truth
@@ -32,7 +31,7 @@ _MOTION_REACH_MM = 32.0  # how far from the heart's border its beat is felt
 
 
 def make_phantom(
-    grade: int | None = None,
+    grade: int | str | None = None,
     involvement: float | None = None,
     seed: int = 0,
     shape: tuple[int, int, int] = (64, 256, 256),
@@ -54,6 +53,7 @@ def make_phantom(
     field_of_view_mm: float | None = None,
     padded: bool | None = None,
     quality: str = "hu",
+    world: str = "people",
 ) -> Scan:
     """Make one chest CT with its truth.
 
@@ -68,10 +68,10 @@ def make_phantom(
     and the wider vessels of the hilum, are no part of them.
 
     Args:
-        grade: 1..4; the involvement is then drawn inside the grade's band. Left out together with involvement, it is
-            drawn with the shares of the paper's training set.
+        grade: 1..4, or mild to critical; the involvement is then drawn inside the grade's band. Left out together with
+            involvement, it is drawn with the shares of the paper's training set.
         involvement: lesion volume / lung volume, 0..1, met to within a voxel. 0 gives a scan without lesions.
-        seed: any whole number from 0.
+        seed: any whole number from 0 that 63 bits hold.
         shape: voxels (Z, Y, X); the lungs are always seen whole, so fewer voxels are larger ones.
         patient_seed: seed of the patient alone; the same as `seed` when left out.
         sex: "female" or "male".
@@ -84,8 +84,8 @@ def make_phantom(
         confounders: any of "emphysema", "dependent_atelectasis", "effusion", "motion", "nodules"; () for none. They
             belong to no lesion mask.
         distribution: "single" focus, "multifocal" or "diffuse".
-        patterns: any of "crazy_paving", "consolidation", "air_bronchogram", "subpleural_bands", "reversed_halo"; ()
-            for plain ground glass. Left out, they are drawn, more of them the larger the involvement.
+        patterns: any of "crazy_paving", "consolidation", "air_bronchogram", "subpleural_bands", "reversed_halo"; () for
+            plain ground glass. Left out, they are drawn, more of them the larger the involvement.
         slice_mm: thickness of a slice, 0.5 to 10 mm; thinner than the distance between slices leaves gaps. Left out,
             slices touch in most scans and are thin in the others.
         kernel: "smooth", "standard" or "sharp".
@@ -95,15 +95,21 @@ def make_phantom(
             lungs. The pixel size is this width over the number of columns.
         padded: whether the corners outside the circular field of view hold padding.
         quality: "hu", or "jpg": the values went through 8-bit grey, window [-1000, 400] HU, as in a COV19-CT-DB folder.
-    Returns: the scan, with truth.masks "airways", "vessels", "left_lung", "right_lung", one for each lobe
+        world: "people", or "wide": the body, the breath, the diaphragm and the field of view are drawn from ranges
+            wider than people's, to train networks that must stand real scans. Of what is given above, `sex`,
+            `age_years`, `lung_volume_l`, `contrast_hu` and `confounders` then hold for the body.
+
+    Returns:
+        the scan, with truth.masks "airways", "vessels", "left_lung", "right_lung", one for each lobe
         ("right_upper_lobe", "right_middle_lobe", "right_lower_lobe", "left_upper_lobe", "left_lower_lobe"), "ggo" and
         "consolidation"; truth.drawn also holds the involvement of each lung and lobe.
+
     Raises:
         ChoiceError: a value out of range, or a grade that contradicts the involvement.
 
     >>> scan = make_phantom(grade=2, seed=3, shape=(16, 64, 64))
-    >>> scan.shape, scan.truth.grade
-    ((16, 64, 64), <Grade.MODERATE: 2>)
+    >>> scan.shape, 0.25 < scan.truth.involvement <= 0.5
+    ((16, 64, 64), True)
     """
     shape, seed = checked_shape(shape), checked_seed("seed", seed)
     patient_seed = seed if patient_seed is None else checked_seed("patient_seed", patient_seed)
@@ -113,6 +119,7 @@ def make_phantom(
     check_one("kernel", kernel, KERNELS)
     check_one("padded", padded, (True, False))
     check_choice("quality", quality, ("hu", "jpg"))
+    check_choice("world", world, ("people", "wide"))
     check_number("age_years", age_years, 18, 100, "years")
     check_number("inspiration", inspiration, 0.5, 1, "of a full breath")
     check_number("lung_volume_l", lung_volume_l, 1.5, 7.5, "litres")
@@ -134,6 +141,8 @@ def make_phantom(
         contrast_hu=contrast_hu,
         confounders=confounders,
     )
+    if world == "wide":
+        patient = widen(patient, np.random.default_rng([patient_seed, 11]))
     scanner = sample_scanner(
         np.random.default_rng([seed, 2]), slice_mm, kernel, dose, noise_hu, padded, "motion" in patient.confounders
     )
@@ -170,7 +179,7 @@ def make_phantom(
         part: round(int((lesions.mask & masks[part]).sum()) / max(1, int(masks[part].sum())), 4)
         for part in ("left_lung", "right_lung", *LOBES)
     }
-    truth = Truth(lungs, lesions.mask, reached, grade_of(reached), masks, drawn)
+    truth = Truth(lungs, lesions.mask, reached, masks, drawn)
     name = f"phantom-{seed}" if patient_seed == seed else f"phantom-{patient_seed}-{seed}"
     notes: tuple[str, ...] = ()
     if quality == "jpg":

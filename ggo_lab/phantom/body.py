@@ -6,7 +6,7 @@ from scipy.interpolate import PchipInterpolator
 from ggo_lab.phantom.grid import AIR_HU, Grid, smooth_noise
 from ggo_lab.phantom.patient import CHEST_BOXINESS, REFERENCE_DEPTH_MM, Patient
 from ggo_lab.phantom.shapes import Filler, capsule, smooth_min, superellipse
-from ggo_lab.phantom.steady import exp, length
+from ggo_lab.phantom.steady import exp, length, power
 
 FAT_HU = -100.0
 MUSCLE_HU = 48.0
@@ -74,7 +74,9 @@ def _diaphragm_height(patient: Patient, x: np.ndarray, y: np.ndarray, z: np.ndar
     backward = np.clip((y - crest) / (back - crest), 0, 1.3)
     forward = np.clip((crest - y) / (crest - front), 0, 1.3)
     sideways = np.clip((np.abs(x) - lung_centre(width)) / (0.55 * width), -0.8, 1.2)
-    fall = backward**2 + 0.22 * forward**2 + 0.6 * sideways**2 * (0.7 + 0.3 * sideways) * (sideways > 0)
+    steep = 2 * patient.dome_steepness  # a flat dome that falls steeply leaves a thin, deep recess
+    aside = power(np.abs(sideways), steep) * (0.7 + 0.3 * sideways) * (sideways > 0)
+    fall = power(backward, steep) + 0.22 * forward**2 + 0.6 * aside
     fall = fall + 0.12 * sideways**2 * (sideways < 0)
     left = 1 / (1 + exp(-x / 12))
     return (patient.dome_mm - patient.dome_drop_mm * left) * (1 - fall)

@@ -6,11 +6,11 @@ from numbers import Real
 
 import numpy as np
 
-from ggo_lab.errors import ChoiceError, check_choice
-from ggo_lab.grades import Grade, grade_of
+from ggo_lab.errors import ChoiceError, check_choice, check_whole
+from ggo_lab.tasks import GGO_SEVERITY
 
-# Share of each grade among the 460 training scans of arXiv:2303.16904 (132/123/166/39).
-PAPER_GRADE_SHARES = {Grade.MILD: 0.29, Grade.MODERATE: 0.27, Grade.SEVERE: 0.36, Grade.CRITICAL: 0.08}
+# Share of each grade, mild to critical, among the 460 training scans of arXiv:2303.16904 (132/123/166/39).
+PAPER_GRADE_SHARES = (0.29, 0.27, 0.36, 0.08)
 _EDGE_MARGIN = 0.02  # involvement drawn for a grade keeps this far from the band's edges
 _LEAST_INVOLVEMENT = 0.03
 _MOST_INVOLVEMENT = 0.95
@@ -34,9 +34,7 @@ def checked_shape(shape: Iterable[int]) -> tuple[int, int, int]:
 
 def checked_seed(name: str, seed: object) -> int:
     """A whole number from 0, as plain int."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ChoiceError(f"{name}={seed!r} is not a whole number from 0; give for example {name}=7.", seed)
-    return int(seed)
+    return check_whole(name, seed)
 
 
 def check_number(name: str, value: object, low: float, high: float, unit: str) -> None:
@@ -65,24 +63,32 @@ def checked_names(name: str, value: str | Iterable[str] | None, choices: Iterabl
     return names
 
 
-def choose_involvement(grade: int | None, involvement: float | None, rng: np.random.Generator) -> float:
+def choose_involvement(grade: int | str | None, involvement: float | None, rng: np.random.Generator) -> float:
     """The involvement asked for, or one drawn inside the grade's band; ChoiceError where the two contradict."""
-    if grade is not None and grade not in list(Grade):
-        raise ChoiceError(f"grade={grade!r} is not known; give 1 (mild) to 4 (critical), or leave it out.", grade)
+    label = None if grade is None else _label_of(grade)
     if involvement is not None:
         if not isinstance(involvement, Real):
             raise ChoiceError(
                 f"involvement={involvement!r} is not a number; give 0.3 for 30% of the lungs.", involvement
             )
-        wanted = grade_of(involvement)
-        if grade is not None and wanted != grade:
-            found = "no lesion" if wanted is None else f"grade {int(wanted)}, {wanted.label}"
+        wanted = GGO_SEVERITY.label_from_involvement(float(involvement))
+        if label is not None and wanted != label:
+            found = "no lesion" if wanted is None else GGO_SEVERITY.names[wanted]
             raise ChoiceError(
-                f"grade={int(grade)} and involvement={involvement} contradict each other: that involvement is {found}. "
+                f"grade={grade!r} and involvement={involvement} contradict each other: that involvement is {found}. "
                 "Give one of the two.",
                 (grade, involvement),
             )
         return float(involvement)
-    drawn = Grade(int(rng.choice(len(Grade), p=list(PAPER_GRADE_SHARES.values()))) + 1)
-    low, high = (drawn if grade is None else Grade(grade)).band
+    drawn = int(rng.choice(len(GGO_SEVERITY), p=PAPER_GRADE_SHARES))
+    low, high = GGO_SEVERITY.band(drawn if label is None else label)
     return float(rng.uniform(max(low + _EDGE_MARGIN, _LEAST_INVOLVEMENT), min(high - _EDGE_MARGIN, _MOST_INVOLVEMENT)))
+
+
+def _label_of(grade: int | str) -> int:
+    try:
+        return GGO_SEVERITY.label_of(grade)
+    except ChoiceError:
+        raise ChoiceError(
+            f"grade={grade!r} is not known; give 1 (mild) to 4 (critical), a name, or leave it out.", grade
+        ) from None

@@ -98,7 +98,9 @@ class Grid:
             field: float32 on coarse.
             box: the part of this grid wanted; all of it when left out.
             weigh: weights of four neighbours; the default passes through the field's values.
-        Returns: float32, the box's shape.
+
+        Returns:
+            float32, the box's shape.
         """
         box = box or (slice(None), slice(None), slice(None))
         taps = []
@@ -175,10 +177,15 @@ def smooth_noise(
     It is drawn on a lattice fixed to a region in mm, so that the same patient has the same field at any resolution.
 
     Args:
+        rng: the source of chance.
+        grid: the voxels that are drawn.
+        step_mm: distance between points, mm.
         box: the part of the grid wanted; all of it when left out.
         region: corners ((z, y, x), (z, y, x)) around that part, mm, the same at any resolution; the grid's own when
             left out.
-    Returns: float32, the box's shape.
+
+    Returns:
+        float32, the box's shape.
     """
     lattice = Grid.coarse(region or grid.region, step_mm)
     values = rng.standard_normal(lattice.shape, np.float32)

@@ -148,9 +148,14 @@ def place_lesions(
     A field says how readily each place falls ill; the highest values, up to the asked volume, do.
 
     Args:
+        patient: who is drawn.
+        anatomy: where the patient's parts lie.
+        grid: the voxels that are drawn.
         lungs: bool (Z, Y, X).
         lobes: uint8, the lungs' box, numbers in LOBES.
+        disease: how it looks and where it lies.
         involvement: lesion volume / lung volume, 0..1, met to within a voxel.
+        rng: the source of chance.
     """
     box = anatomy.lung_box
     lesions = Lesions.none(anatomy, grid)
@@ -211,6 +216,7 @@ def opacify(tissue_hu: np.ndarray, lesions: Lesions) -> None:
 
     Args:
         tissue_hu: float32, the lungs' box, healthy tissue, HU.
+        lesions: what was placed by place_lesions.
     """
     tissue_hu += lesions.density * (CONSOLIDATION_HU - tissue_hu)
 

@@ -44,6 +44,8 @@ def draw_fissures(hu: np.ndarray, patient: Patient, grid: Grid, pleura: np.ndarr
 
     Args:
         hu: float32 (Z, Y, X), HU.
+        patient: who is drawn.
+        grid: the voxels that are drawn.
         pleura: share of each voxel inside the lungs.
     """
     y, x = grid.axis(1)[:, None], grid.axis(2)[None, :]

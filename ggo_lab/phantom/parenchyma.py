@@ -16,7 +16,8 @@ _CALCIUM_HU = 700.0
 def parenchyma(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """Attenuation of healthy lung tissue: a rise from front to back, steeper at the bases, and fine texture.
 
-    Returns: float32, the shape of anatomy.lung_box, HU.
+    Returns:
+        float32, the shape of anatomy.lung_box, HU.
     """
     z, y, _ = anatomy.coarse.mesh()
     u, back = z / patient.lung_height_mm, y / patient.half_depth_mm
@@ -35,6 +36,10 @@ def add_emphysema(
 
     Args:
         tissue_hu: float32, the lungs' box, HU.
+        patient: who is drawn.
+        anatomy: where the patient's parts lie.
+        grid: the voxels that are drawn.
+        rng: the source of chance.
     """
     box = anatomy.lung_box
     holes = anatomy.noise(rng, grid, 4.5)
@@ -51,6 +56,10 @@ def add_dependent_atelectasis(
 
     Args:
         tissue_hu: float32, the lungs' box, HU.
+        patient: who is drawn.
+        anatomy: where the patient's parts lie.
+        grid: the voxels that are drawn.
+        rng: the source of chance.
     """
     z, y, _ = anatomy.coarse.mesh()
     u, back = z / patient.lung_height_mm, y / patient.half_depth_mm
@@ -66,6 +75,9 @@ def draw_nodules(hu: np.ndarray, anatomy: Anatomy, grid: Grid, rng: np.random.Ge
 
     Args:
         hu: float32 (Z, Y, X), HU.
+        anatomy: where the patient's parts lie.
+        grid: the voxels that are drawn.
+        rng: the source of chance.
     """
     count = int(rng.integers(1, 5))
     places = np.argwhere(anatomy.depth_mm > 6)

@@ -5,7 +5,7 @@ to back with 0 half-way through the chest, z from feet to head with 0 at the low
 describe one reference chest (lungs 260 mm high, 234 mm wide, 176 mm deep); every patient is a deformation of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -66,6 +66,8 @@ class Patient:
         fat_mm, breast_mm, muscle_mm: thickness of the fat under the skin, of the breasts (0: none) and of the
             chest's muscles, mm.
         dome_mm, dome_drop_mm: height of the right diaphragm, and how much lower the left one stands, mm.
+        dome_steepness: how steeply the diaphragm falls at its rim, as a multiple of a parabola's exponent: the higher,
+            the thinner and deeper the recess behind and beside it.
         heart_scale, heart_tilt: size of the heart relative to the body, and its lean (1: usual).
         spine_sway_mm: sideways bow of the spine, mm.
         lung_hu, gradient_hu: median attenuation of the parenchyma and its rise from front to back, HU.
@@ -100,6 +102,7 @@ class Patient:
     field_share: float
     fissure_turn: float
     confounders: tuple[str, ...]
+    dome_steepness: float = 1.0
 
     def place(self, knots: ArrayLike) -> np.ndarray:
         """Move reference (x, y, z, radius) rows, mm, to where this patient has them."""
@@ -191,6 +194,32 @@ def sample_patient(
         field_share=float(later.uniform(*_FIELD_SHARES)),
         fissure_turn=float(rng.uniform(0, 2 * np.pi)),
         confounders=drawn_confounders if confounders is None else tuple(confounders),
+    )
+
+
+def widen(patient: Patient, rng: np.random.Generator) -> Patient:
+    """Draw a patient's body anew, from ranges wider than people's: what a network should take for no surprise.
+
+    After SynthSeg (Billot et al. 2023, Medical Image Analysis 86:102789): a network that has seen more variety than
+    there is finds the real thing ordinary. Sex, age, lung volume, contrast and confounders stay.
+    """
+    inspiration = float(rng.uniform(0.42, 1.0))
+    return replace(
+        patient,
+        inspiration=inspiration,
+        half_depth_mm=patient.half_depth_mm * float(rng.uniform(0.95, 1.3)),
+        fat_mm=float(rng.uniform(2, 20) if rng.random() < 0.6 else rng.uniform(20, 50)),
+        muscle_mm=float(rng.uniform(3, 12)),
+        dome_mm=patient.lung_height_mm * float(rng.uniform(0.22, 0.5)),
+        dome_drop_mm=float(rng.uniform(-10, 35)),
+        dome_steepness=float(rng.uniform(1.0, 2.6)),
+        heart_scale=float(rng.uniform(0.8, 1.45)),
+        heart_tilt=float(rng.normal(1.0, 0.25)),
+        spine_sway_mm=float(rng.normal(0, 7)),
+        lung_hu=float(-1000 + rng.uniform(80, 150) / inspiration),
+        gradient_hu=float(rng.uniform(5, 70) / inspiration),
+        arms="down" if rng.random() < 0.25 else "up",
+        field_share=float(rng.uniform(0.75, 1.35)),
     )
 
 

@@ -26,7 +26,11 @@ def subpleural_bands(
     """Curved bands that follow the chest wall a few millimetres below the pleura, behind and below.
 
     Args:
+        patient: who is drawn.
+        anatomy: where the patient's parts lie.
+        grid: the voxels that are drawn.
         depth_mm: float32, the lungs' box: distance from the pleura, mm.
+        rng: the source of chance.
     """
     coarse, box = anatomy.coarse, anatomy.lung_box
     z, y, x = coarse.mesh()
@@ -47,7 +51,10 @@ def reversed_halo(
     """A focus that is hazy within and dense around: shares of its dense ring and of its hazy core.
 
     Args:
+        grid: the voxels that are drawn.
+        box: the part of the grid that is drawn.
         centre: (z, y, x), mm.
+        radius_mm: of the focus, mm.
     """
     z, y, x = (axis[box[a]] for a, axis in enumerate(grid.axis(a) for a in range(3)))
     # A little uneven, for no lesion is a ball.

@@ -101,7 +101,9 @@ def draw_couch(hu: np.ndarray, grid: Grid, back_mm: float, scanner: Scanner) -> 
 
     Args:
         hu: float32 (Z, Y, X), HU.
+        grid: the voxels that are drawn.
         back_mm: y of the patient's back, mm.
+        scanner: its settings.
     """
     y, x = grid.axis(1)[:, None], grid.axis(2)[None, :]
     depth = y - (back_mm + scanner.couch_gap_mm - (x / 240) ** 2 * 26)
@@ -121,6 +123,7 @@ def blur_by_motion(hu: np.ndarray, grid: Grid, centre_mm: tuple, reach_mm: float
 
     Args:
         hu: float32 (Z, Y, X), HU.
+        grid: the voxels that are drawn.
         centre_mm: (x, y, z) of the heart's left border, mm.
         reach_mm: distance over which the motion fades, mm.
         shift_mm: distance between the two positions, mm.
@@ -149,7 +152,12 @@ def expose(hu: np.ndarray, grid: Grid, scanner: Scanner, rng: np.random.Generato
 
     Args:
         hu: float32 (Z, Y, X), HU; used as scratch memory.
-    Returns: int16 (Z, Y, X), HU.
+        grid: the voxels that are drawn.
+        scanner: its settings.
+        rng: the source of chance.
+
+    Returns:
+        int16 (Z, Y, X), HU.
     """
     kernel, pixel = KERNELS[scanner.kernel], grid.spacing[1]
     _smooth_slices(hu, kernel.blur_mm / pixel)
@@ -219,7 +227,8 @@ def _outside_circle(grid: Grid) -> np.ndarray:
 def as_grey(hu: np.ndarray) -> np.ndarray:
     """Pass HU through 8-bit grey and back, as a folder of JPG slices keeps them; padding becomes air.
 
-    Returns: int16, hu's shape: at most 256 values between -1000 and 400 HU, an estimate of the HU.
+    Returns:
+        int16, hu's shape: at most 256 values between -1000 and 400 HU, an estimate of the HU.
     """
     level, width = WINDOWS["paper"]
     table = np.rint(level - width / 2 + np.arange(256) * (width / 255)).astype(np.int16)

@@ -29,7 +29,9 @@ def superellipse(across: np.ndarray, along: np.ndarray, boxiness: float) -> np.n
     """Share of the way from the centre to the outline: an ellipse at boxiness 0, nearly a box at 1.
 
     Args:
-        across, along: offsets from the centre in half axes.
+        across: offsets from the centre in half axes.
+        along: offsets from the centre in half axes.
+        boxiness: 0 for an ellipse, 1 for nearly a box.
     """
     across, along = across * across, along * along
     return (1 - boxiness) * np.sqrt(across + along) + boxiness * np.sqrt(np.sqrt(across * across + along * along))
@@ -52,7 +54,10 @@ def curve(knots: np.ndarray, step_mm: float = 1.5) -> tuple[np.ndarray, np.ndarr
 
     Args:
         knots: (K, 4) rows of x, y, z, radius, mm.
-    Returns: points (N, 3) about step_mm apart, and radii (N,), mm.
+        step_mm: distance between points, mm.
+
+    Returns:
+        points (N, 3) about step_mm apart, and radii (N,), mm.
     """
     knots = np.asarray(knots, float)
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(knots[:, :3], axis=0), axis=1))])
@@ -64,6 +69,13 @@ class Filler:
     """Fills solids, given as distance inside their surface on the coarse lattice, with attenuation."""
 
     def __init__(self, hu: np.ndarray, grid: Grid, coarse: Grid):
+        """Take what is filled.
+
+        Args:
+            hu: float32 (Z, Y, X), HU, changed in place.
+            grid: its voxels.
+            coarse: the lattice on which solids are given.
+        """
         self.hu, self.grid, self.coarse = hu, grid, coarse
 
     def __call__(self, inside_mm: np.ndarray, *layers: tuple) -> None:
@@ -71,7 +83,7 @@ class Filler:
 
         Args:
             inside_mm: float on the coarse lattice, mm.
-            layers: pairs of a depth below the surface, mm, and what lies deeper: HU, a number, or float on the coarse
+            *layers: pairs of a depth below the surface, mm, and what lies deeper: HU, a number, or float on the coarse
                 lattice.
         """
         solid = inside_mm > -COARSE_MM
@@ -100,7 +112,11 @@ def in_voxels(inside_mm: np.ndarray, coarse: Grid, grid: Grid) -> np.ndarray:
 
     Args:
         inside_mm: float (Z, Y, X) on coarse, mm.
-    Returns: float32 on coarse, voxels.
+        coarse: the lattice on which the solid is given.
+        grid: the voxels that are drawn.
+
+    Returns:
+        float32 on coarse, voxels.
     """
     inside = np.asarray(inside_mm, np.float32)
     tilt = np.empty_like(inside)  # squared z part of the surface's normal

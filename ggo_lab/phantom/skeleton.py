@@ -23,6 +23,8 @@ def draw_bones(patient: Patient, grid: Grid, hu: np.ndarray, arm_bones: np.ndarr
     """Draw vertebrae, ribs with cartilage, sternum, clavicles and scapulae: a cortex around marrow.
 
     Args:
+        patient: who is drawn.
+        grid: the voxels that are drawn.
         hu: float32 (Z, Y, X), HU, changed in place.
         arm_bones: course of the bones of arms beside the chest, (N, 3) as (x, y, z), mm.
     """

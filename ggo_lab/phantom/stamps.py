@@ -28,6 +28,7 @@ def stamp(grid: Grid, points: np.ndarray, radii: np.ndarray) -> Stamp:
     keeps its cross-section: it becomes fainter, not wider.
 
     Args:
+        grid: the voxels that are drawn.
         points: (N, 3) centres as (x, y, z), mm.
         radii: (N,) mm.
     """
@@ -50,7 +51,9 @@ def stamp_shell(grid: Grid, points: np.ndarray, radii: np.ndarray, shell_mm: flo
     """Draw balls with a shell: the whole, and what lies deeper than the shell.
 
     Args:
-        points, radii: as in stamp.
+        grid: the voxels that are drawn.
+        points: as in stamp.
+        radii: as in stamp.
         shell_mm: thickness of the shell, mm.
     """
     pixel = np.float32(grid.spacing[2])
@@ -133,8 +136,10 @@ class _Canvas:
         """Average each slice's thin slices.
 
         Args:
-            tables: (256,) float32, what each level stands for.
-        Returns: flat positions of the voxels on the grid that anything touches, and for each table the average there.
+            *tables: (256,) float32, what each level stands for.
+
+        Returns:
+            flat positions of the voxels on the grid that anything touches, and for each table the average there.
         """
         grid, thin = self.grid, self.thin
         step = grid.spacing[0] / thin

@@ -9,20 +9,25 @@ import numpy as np
 
 
 def exp(x: np.ndarray) -> np.ndarray:
-    """e to the power of x, float32."""
+    """Raise e to the power of x, float32."""
     return np.exp(np.asarray(x, np.float64)).astype(np.float32)
 
 
 def sin(x: np.ndarray) -> np.ndarray:
-    """Sine of x in radians, float32."""
+    """Compute the sine of x in radians, float32."""
     return np.sin(np.asarray(x, np.float64)).astype(np.float32)
 
 
 def cos(x: np.ndarray) -> np.ndarray:
-    """Cosine of x in radians, float32."""
+    """Compute the cosine of x in radians, float32."""
     return np.cos(np.asarray(x, np.float64)).astype(np.float32)
 
 
+def power(x: np.ndarray, exponent: float) -> np.ndarray:
+    """Raise x to a power, float32."""
+    return np.power(np.asarray(x, np.float64), exponent).astype(np.float32)
+
+
 def length(a: np.ndarray | float, b: np.ndarray) -> np.ndarray:
-    """Length of the vector (a, b); keeps float32."""
+    """Compute the length of the vector (a, b); float32 stays float32."""
     return np.sqrt(a * a + b * b)

@@ -99,7 +99,10 @@ def grow_tree(
         units: (N, 3) terminal units, mm.
         lobes: (N,) numbers: the first cuts run between lobes.
         tip_radius_mm: radius of a branch that feeds one unit.
-    Returns: balls along the curved branches: points (N, 3) as x, y, z, and radii (N,), mm.
+        rng: the source of chance.
+
+    Returns:
+        balls along the curved branches: points (N, 3) as x, y, z, and radii (N,), mm.
     """
     pieces, widths = [], []
     node = np.zeros(len(units), int)
@@ -166,7 +169,8 @@ def _beside(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lead an airway along an artery, behind and inside it, from the main bronchus at entrance.
 
-    Returns: points (N, 3) and radii (N,) of its lumen, mm.
+    Returns:
+        points (N, 3) and radii (N,) of its lumen, mm.
     """
     seen = _LUMEN_TO_ARTERY * radii > _BRONCHIOLE_MM
     artery, points = radii[seen], points[seen]
@@ -204,7 +208,9 @@ def draw_trees(hu: np.ndarray, trees: LungTrees, pleura: np.ndarray, patient: Pa
 
     Args:
         hu: float32 (Z, Y, X), HU.
+        trees: grown by grow_tree.
         pleura: share of each voxel inside the lungs.
+        patient: who is drawn.
     """
     share = np.maximum(pleura.reshape(-1)[trees.vessels.voxels], trees.hilum.reshape(-1)[trees.vessels.voxels])
     paint(hu, Stamp(trees.vessels.voxels, trees.vessels.coverage * share), patient.blood_hu + 0.8 * patient.contrast_hu)
@@ -217,7 +223,9 @@ def draw_bronchogram(hu: np.ndarray, trees: LungTrees, consolidation: np.ndarray
 
     Args:
         hu: float32 (Z, Y, X), HU.
+        trees: grown by grow_tree.
         consolidation: bool (Z, Y, X).
+        grid: the voxels that are drawn.
     """
     points, radii = trees.bronchioles
     air = stamp(grid, points, np.maximum(radii, _BRONCHOGRAM_MM))

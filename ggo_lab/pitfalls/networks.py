@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ggo_lab.backbones import Backbone
-from ggo_lab.errors import CohortError
+from ggo_lab.errors import CohortError, check_whole
 from ggo_lab.evaluation import predict
 from ggo_lab.images import ImageSet
 from ggo_lab.pitfalls.pixels import corner_mask
@@ -20,17 +20,19 @@ def find_corner_reader(model: Backbone, images: ImageSet, corner: int = 4, swaps
 
     Args:
         model: fitted, in any mode.
-        images: which it did not learn from, grades known.
+        images: which it did not learn from, labels known.
         corner: rows and columns of each of the four corners of every channel.
-        swaps: how often corners are dealt out anew. seed: of the dealing.
+        swaps: how often corners are dealt out anew.
+        seed: of the dealing.
+
     Raises:
-        CohortError: fewer than two grades, or unknown ones.
+        CohortError: fewer than two classes, or unknown ones.
         ChoiceError: corners that are empty or overlap.
     """
-    if len(set(images.indices)) < 2 or (images.indices < 0).any():
-        raise CohortError("The probe needs scans of known grade, of two grades or more.")
+    if len(set(images.labels)) < 2 or (images.labels < 0).any():
+        raise CohortError("The probe needs scans of known label, of two classes or more.")
     place, pixels = corner_mask(images.pixels.shape[2:], corner), np.asarray(images.pixels)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_whole("seed", seed))
     givers, answers = [], []
     for _ in range(swaps):
         givers.append(rng.permutation(len(images)))
@@ -38,10 +40,10 @@ def find_corner_reader(model: Backbone, images: ImageSet, corner: int = 4, swaps
         swapped[:, :, place] = pixels[givers[-1]][:, :, place]
         answers.append(predict(model, replace(images, pixels=swapped)).predicted)
     said = np.concatenate(answers)
-    corners = beside_chance(images.indices[np.concatenate(givers)], said, seed)
-    patients = beside_chance(np.tile(images.indices, swaps), said, seed)
+    corners = beside_chance(images.labels[np.concatenate(givers)], said, seed)
+    patients = beside_chance(np.tile(images.labels, swaps), said, seed)
     return Verdict(
         corners.p < ALARM,
-        f"given the corners of other scans, its answers meet the grade of the corners with a mean recall of {corners} "
+        f"given the corners of other scans, its answers meet the class of the corners with a mean recall of {corners} "
         f"and that of the patients with {patients.recall:.2f}; an honest network does not look there.",
     )

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from ggo_lab.errors import ChoiceError
 from ggo_lab.evaluation import Predictions, Report
-from ggo_lab.grades import Grade
 from ggo_lab.pitfalls.verdict import Verdict
 
 _TOLERANCE = 1e-4  # of a loss, in which rounding differs
-_ENOUGH = 3  # scans of a grade, none of which was recognised, that are no accident
+_ENOUGH = 3  # scans of a class, none of which was recognised, that are no accident
 
 
 def plant_test_selection(test: Sequence[Predictions]) -> int:
@@ -24,7 +23,8 @@ def find_test_selection(validation: Sequence[Predictions], test: Sequence[Predic
     """See whether a state was chosen that validation would not choose and the test split would.
 
     Args:
-        validation, test: predictions of every state that stood for choice, in one order.
+        validation: predictions of every state that stood for choice.
+        test: of the same states, in the same order.
         chosen: the position of the one reported.
     """
     if len(validation) != len(test) or not 0 <= chosen < len(test):
@@ -44,7 +44,7 @@ def find_test_selection(validation: Sequence[Predictions], test: Sequence[Predic
 
 def _accuracy(predictions: Predictions) -> float:
     known = predictions.known
-    return float(np.mean(known.predicted == known.indices))
+    return float(np.mean(known.predicted == known.labels))
 
 
 def plant_last_batch_loss(losses: Sequence[float], sizes: Sequence[int]) -> float:
@@ -62,7 +62,8 @@ def find_wrong_loss(reported: float, losses: Sequence[float], sizes: Sequence[in
 
     Args:
         reported: the number under suspicion.
-        losses, sizes: mean loss and number of images of every batch.
+        losses: mean loss of every batch.
+        sizes: number of images in every batch.
     """
     right = float(np.average(losses, weights=sizes))
     return Verdict(
@@ -84,19 +85,20 @@ def find_uncopied_state(kept: dict[str, Tensor], model: nn.Module) -> Verdict:
 
 
 def plant_majority(predictions: Predictions) -> Predictions:
-    """Give every scan the commonest grade, which no network is needed for."""
-    commonest = np.bincount(predictions.known.indices, minlength=len(Grade)).argmax()
-    return replace(predictions, probabilities=np.tile(np.eye(len(Grade))[commonest], (len(predictions), 1)))
+    """Give every scan the commonest class, which no network is needed for."""
+    classes = len(predictions.task)
+    commonest = np.bincount(predictions.known.labels, minlength=classes).argmax()
+    return replace(predictions, probabilities=np.tile(np.eye(classes)[commonest], (len(predictions), 1)))
 
 
 def find_accuracy_trap(report: Report) -> Verdict:
-    """See whether an accuracy says less than it seems: no better than the commonest grade, or a grade never found."""
+    """See whether an accuracy says less than it seems: no better than the commonest class, or a class never found."""
     low, majority = report.interval("accuracy").low, float(report.scores.loc["accuracy", "majority"])
-    grades = report.per_grade
-    missed = grades.index[(grades["scans"] >= _ENOUGH) & (grades["recall"] == 0)].tolist()
+    classes = report.per_class
+    missed = classes.index[(classes["scans"] >= _ENOUGH) & (classes["recall"] == 0)].tolist()
     never = f" None of the {' or '.join(missed)} scans was recognised." if missed else ""
     return Verdict(
         bool(low <= majority or missed),
-        f"accuracy {report.scores.loc['accuracy', 'value']:.2f} (95% interval from {low:.2f}); the commonest grade for "
+        f"accuracy {report.scores.loc['accuracy', 'value']:.2f} (95% interval from {low:.2f}); the commonest class for "
         f"all gives {majority:.2f}; macro-F1 {report.macro_f1:.2f}.{never}",
     )

@@ -21,39 +21,45 @@ _SPIKE = 0.02  # share of the voxels that hold one and the same lowest value: pa
 
 
 def plant_label_pixel(images: ImageSet, step: int = 60) -> ImageSet:
-    """Write each scan's grade into the last pixel of its image, as arrays of the paper's public code held it.
+    """Write each scan's number into the last pixel of its image, as arrays of the paper's public code held it.
 
     Args:
-        step: grey values between one grade and the next, 1 to 63.
+        images: whose copies are written into.
+        step: grey values between one class and the next.
     """
-    if not 1 <= step <= 63:
-        raise ChoiceError(f"step={step}: four grades must fit into 255 grey values; give 1 to 63.", step)
+    most = 255 // len(images.task)
+    if not 1 <= step <= most:
+        raise ChoiceError(
+            f"step={step}: {len(images.task)} classes must fit into 255 grey values; give 1 to {most}.", step
+        )
     pixels = np.array(images.pixels)
-    pixels[:, :, -1, -1] = (step * (images.indices + 1))[:, None]  # 0 where the grade is unknown
+    pixels[:, :, -1, -1] = (step * (images.labels + 1))[:, None]  # 0 where the label is unknown
     return replace(images, pixels=pixels)
 
 
 def find_label_leak(train: ImageSet, judged: ImageSet, corner: int = 4, seed: int = 0) -> Verdict:
     """Train a linear classifier on the corners alone, where there is no patient; whatever it can grade by is a leak.
 
-    It learns on `train` and is judged on `judged`, against what it reaches when the grades of `judged` are shuffled.
+    It learns on `train` and is judged on `judged`, against what it reaches when the labels of `judged` are shuffled.
 
     Args:
-        train, judged: images of different patients, grades known.
+        train: images whose labels are known.
+        judged: images of other patients, labels known.
         corner: rows and columns of each of the four corners of every channel.
         seed: of the shuffling.
+
     Raises:
-        CohortError: fewer than two grades in one of them, or unknown ones.
+        CohortError: fewer than two classes in one of them, or unknown ones.
         ChoiceError: corners that are empty or overlap.
     """
-    _check_grades(train, judged)
+    _check_labels(train, judged)
     probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
-    probe.fit(_corners(train, corner), train.indices)
-    chance = beside_chance(judged.indices, probe.predict(_corners(judged, corner)), seed)
+    probe.fit(_corners(train, corner), train.labels)
+    chance = beside_chance(judged.labels, probe.predict(_corners(judged, corner)), seed)
     return Verdict(
         chance.p < ALARM,
         f"from {corner} x {corner} pixels in each corner a linear classifier reaches a mean recall of {chance}; where "
-        "there is no patient there should be no grade.",
+        "there is no patient there should be no label.",
     )
 
 
@@ -64,22 +70,24 @@ def find_telling_pixel(train: ImageSet, judged: ImageSet, seed: int = 0) -> Verd
     all images shuffled in one order, which destroys all anatomy, it finds the same.
 
     Args:
-        train: chooses the pixel and the value it has for each grade. judged: says how well that does.
-        seed: of the shuffling of grades.
+        train: chooses the pixel and the value it has for each class.
+        judged: says how well that does.
+        seed: of the shuffling of labels.
+
     Raises:
-        CohortError: fewer than two grades in one of them, or unknown ones.
+        CohortError: fewer than two classes in one of them, or unknown ones.
     """
-    _check_grades(train, judged)
+    _check_labels(train, judged)
     learnt, seen = (np.asarray(images.pixels).reshape(len(images), -1) for images in (train, judged))
-    grades = np.unique(train.indices)
-    means = np.stack([learnt[train.indices == index].mean(axis=0) for index in grades])
+    grades = np.unique(train.labels)
+    means = np.stack([learnt[train.labels == index].mean(axis=0) for index in grades])
     recall = np.zeros(learnt.shape[1])
     for index in grades:
-        said = np.abs(learnt[train.indices == index, None] - means).argmin(axis=1)
+        said = np.abs(learnt[train.labels == index, None] - means).argmin(axis=1)
         recall += (grades[said] == index).mean(axis=0) / len(grades)
     best = int(recall.argmax())
     said = grades[np.abs(seen[:, best, None] - means[:, best]).argmin(axis=1)]
-    chance = beside_chance(judged.indices, said, seed)
+    chance = beside_chance(judged.labels, said, seed)
     channel, row, column = np.unravel_index(best, train.pixels.shape[1:])
     return Verdict(
         chance.recall >= _TELLING and chance.p < ALARM,
@@ -88,10 +96,10 @@ def find_telling_pixel(train: ImageSet, judged: ImageSet, seed: int = 0) -> Verd
     )
 
 
-def _check_grades(*sets: ImageSet) -> None:
+def _check_labels(*sets: ImageSet) -> None:
     for images in sets:
-        if len(set(images.indices)) < 2 or (images.indices < 0).any():
-            raise CohortError("The probe needs scans of known grade, of two grades or more, on both sides.")
+        if len(set(images.labels)) < 2 or (images.labels < 0).any():
+            raise CohortError("The probe needs scans of known label, of two classes or more, on both sides.")
 
 
 def corner_mask(side: tuple[int, int], corner: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ggo_lab.cohort import SPLITS
-from ggo_lab.errors import ChoiceError
+from ggo_lab.errors import ChoiceError, check_whole
 from ggo_lab.images import ImageSet
 from ggo_lab.pitfalls.verdict import Verdict
 
@@ -19,13 +19,14 @@ def plant_slice_split(
 ) -> ImageSet:
     """Make every slice an image of its own and deal slices, not patients, to the splits.
 
-    Returns: C times as many images; each shows one slice in all its channels.
+    Returns:
+        C times as many images; each shows one slice in all its channels.
     """
     n, channels = images.pixels.shape[:2]
     pixels = np.repeat(np.asarray(images.pixels).reshape(n * channels, 1, *images.pixels.shape[2:]), channels, axis=1)
     table = images.table.loc[np.repeat(np.arange(n), channels)].reset_index(drop=True)
     table["name"] = [f"{name}-slice-{i % channels}" for i, name in enumerate(table["name"])]
-    drawn = np.random.default_rng(seed).permutation(n * channels) / (n * channels)
+    drawn = np.random.default_rng(check_whole("seed", seed)).permutation(n * channels) / (n * channels)
     table["split"] = np.array(SPLITS)[np.searchsorted(np.cumsum(fractions)[:2], drawn, side="right")]
     return replace(images, pixels=pixels, table=table)
 
@@ -43,7 +44,7 @@ def plant_duplicates(images: ImageSet, n: int = 5, seed: int = 0) -> ImageSet:
     train = np.flatnonzero(images.table["split"] == "train")
     if not 1 <= n <= len(train):
         raise ChoiceError(f"n={n} scans cannot be copied from a train split of {len(train)}.", n)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_whole("seed", seed))
     rows = rng.choice(train, n, replace=False)
     noise = rng.integers(-2, 3, (n, *images.pixels.shape[1:]))
     copies = np.clip(images.pixels[rows].astype(int) + noise, 0, 255).astype(np.uint8)

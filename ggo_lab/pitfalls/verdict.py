@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import recall_score
 
-from ggo_lab.grades import Grade
+from ggo_lab.errors import check_whole
 
 ALARM = 0.01  # of clean images, the share in which a probe may cry wolf
 _SHUFFLES = 999
@@ -29,27 +29,28 @@ class Verdict:
 
 
 class Chance(NamedTuple):
-    """A mean recall beside what shuffled grades give."""
+    """A mean recall beside what shuffled labels give."""
 
-    recall: float  # mean over the grades that occur
-    shuffled: float  # its mean when the grades are shuffled
+    recall: float  # mean over the classes that occur
+    shuffled: float  # its mean when the labels are shuffled
     p: float  # share of shuffles, this one counted, that do as well
 
     def __str__(self) -> str:
-        return f"{self.recall:.2f}, with shuffled grades {self.shuffled:.2f} (p = {self.p:.3f})"
+        return f"{self.recall:.2f}, with shuffled labels {self.shuffled:.2f} (p = {self.p:.3f})"
 
 
 def beside_chance(true: np.ndarray, said: np.ndarray, seed: int) -> Chance:
-    """Hold answers against the true grades, and against the same grades shuffled (a permutation test).
+    """Hold answers against the true labels, and against the same labels shuffled (a permutation test).
 
     Args:
-        true, said: int (N,), grade - 1.
+        true: int (N,), labels.
+        said: int (N,), labels.
         seed: of the shuffling.
     """
     found = float(recall_score(true, said, labels=np.unique(true), average="macro"))
-    rng = np.random.default_rng(seed)
-    right = np.array([said == grade.index for grade in Grade])[true]  # right[i, j]: said j would suit the grade of i
-    weight = (1 / np.bincount(true, minlength=len(Grade)).clip(1))[true] / len(set(true))
+    rng = np.random.default_rng(check_whole("seed", seed))
+    right = true[:, None] == said  # right[i, j]: what was said of j would suit the label of i
+    weight = (1 / np.bincount(true).clip(1))[true] / len(set(true))
     rows = np.arange(len(true))
     shuffled = np.array([weight @ right[rows, rng.permutation(len(true))] for _ in range(_SHUFFLES)])
     p = (1 + np.sum(shuffled >= found - 1e-9)) / (1 + _SHUFFLES)

@@ -6,8 +6,8 @@ import numpy as np
 
 from ggo_lab.errors import ScanError
 from ggo_lab.readers.stored import Stored, size_in_3d
-from ggo_lab.readers.text_header import Header, file_beside, read_lines, read_voxels, refuse_damaged
-from ggo_lab.readers.voxels import Take, without_warnings
+from ggo_lab.readers.text_header import Header, file_beside, read_lines, refuse_damaged, stored_voxels
+from ggo_lab.readers.voxels import without_warnings
 
 METAIMAGE_SUFFIXES = (".mha", ".mhd")
 
@@ -18,15 +18,16 @@ _TYPES = {
     **{"met_float": "f4", "met_double": "f8"},
 }
 _ROTATIONS = ("transformmatrix", "rotation", "orientation")  # three names of one field
+_SPACINGS = ("elementspacing", "elementsize")
 
 
-def read_metaimage(path: Path, take: Take) -> Stored:
-    """Read a .mha or .mhd file, also of one slice only; `take` makes HU or labels of its voxels."""
+def open_metaimage(path: Path) -> Stored:
+    """Open a .mha or .mhd file, also of one slice only."""
     with refuse_damaged(path):
         fields, length = _fields(path)
         header = _header(fields, length, path)
         steps, notes = _steps(fields, len(header.size))
-    return read_voxels(header, steps, notes, path, take)
+        return stored_voxels(header, steps, notes, path)
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:
@@ -78,9 +79,17 @@ def _steps(fields: dict[str, str], dimensions: int) -> tuple[np.ndarray, list[st
         # Each row of the matrix is the direction of one axis.
         matrix = np.array(turned.split(), float).reshape(all_dimensions, all_dimensions)
         steps[:dimensions, :dimensions] = matrix[:dimensions, :dimensions].T
-    spacing = fields.get("elementspacing") or fields.get("elementsize")
-    if spacing is not None:
-        steps[:, :dimensions] *= np.array(spacing.split(), float)[:dimensions]
+    told = [np.array(fields[name].split(), float)[:dimensions] for name in _SPACINGS if fields.get(name)]
+    if told:
+        steps[:, :dimensions] *= told[0]
+    if len(told) == 2 and not np.allclose(told[0], told[1], rtol=0.01):
+        notes.append(
+            f"ElementSpacing is {_mm(told[0])} and ElementSize {_mm(told[1])}: the former was taken; check the spacing."
+        )
     if dimensions == 2:
         notes.append("One slice without a thickness; 1 mm was assumed.")
     return steps, notes
+
+
+def _mm(sizes: np.ndarray) -> str:
+    return " x ".join(f"{size:g}" for size in sizes) + " mm"

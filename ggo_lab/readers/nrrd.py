@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ggo_lab.errors import ScanError
+from ggo_lab.errors import ScanError, printable
 from ggo_lab.readers.stored import Stored, size_in_3d
-from ggo_lab.readers.text_header import Header, file_beside, read_lines, read_voxels, refuse_damaged
-from ggo_lab.readers.voxels import Take, without_warnings
+from ggo_lab.readers.text_header import Header, file_beside, read_lines, refuse_damaged, stored_voxels
+from ggo_lab.readers.voxels import without_warnings
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 
@@ -36,8 +36,8 @@ _SHORT = {"lps": "left-posterior-superior", "ras": "right-anterior-superior", "l
 _SCALAR_KINDS = ("domain", "space", "time", "???", "none")
 
 
-def read_nrrd(path: Path, take: Take) -> Stored:
-    """Read a .nrrd or .nhdr file, also of one slice only; `take` makes HU or labels of its voxels."""
+def open_nrrd(path: Path) -> Stored:
+    """Open a .nrrd or .nhdr file, also of one slice only."""
     with refuse_damaged(path):
         fields, length = _fields(path)
         if fields.get("kinds", "domain").split()[0].lower() not in _SCALAR_KINDS:
@@ -45,7 +45,7 @@ def read_nrrd(path: Path, take: Take) -> Stored:
             raise ScanError(f"{path}: {values} values per voxel, a colour or vector image; give the CT itself.", path)
         header = _header(fields, length, path)
         steps, notes = _steps(fields, len(header.size))
-    return read_voxels(header, steps, notes, path, take)
+        return stored_voxels(header, steps, notes, path)
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:
@@ -104,9 +104,15 @@ def _steps(fields: dict[str, str], dimensions: int) -> tuple[np.ndarray, list[st
         if dimensions == 2:
             across = np.cross(steps[:, 0], steps[:, 1])
             steps[:, 2] = across / (np.linalg.norm(across) or 1.0)
-    elif "spacings" in fields:
+    if "spacings" in fields:
         spacings = np.array([float(step) for step in fields["spacings"].split()[:dimensions]])
-        steps[range(dimensions), range(dimensions)] = np.where(np.isnan(spacings), 1.0, spacings)
+        if not ways:
+            steps[range(dimensions), range(dimensions)] = np.where(np.isnan(spacings), 1.0, spacings)
+        elif not np.allclose(np.linalg.norm(steps[:, :dimensions], axis=0), spacings, rtol=0.01, equal_nan=True):
+            notes.append(
+                f"The spacings are {printable(fields['spacings'][:80])}, and the space directions have other lengths: "
+                "the latter were taken; check the spacing."
+            )
     if dimensions == 2:
         notes.append("One slice without a thickness; 1 mm was assumed.")
     return np.array(_SPACES.get(space, (1, 1, 1)))[:, None] * steps, notes

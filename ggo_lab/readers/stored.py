@@ -1,51 +1,199 @@
-"""What every reader hands over, and the one way from there to HU on canonical axes."""
+"""What every format hands over, raw and unread, and the one way from there to HU on canonical axes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
-from nibabel.affines import obliquity, voxel_sizes
+from nibabel.affines import obliquity
 from nibabel.orientations import apply_orientation, io_orientation
+from scipy import ndimage
 
-from ggo_lab.errors import ScanError
-from ggo_lab.readers.voxels import without_warnings
-from ggo_lab.scan import PADDING_BELOW_HU, PADDING_HU, Scan, check_hu
+from ggo_lab.errors import ScanError, printable
+from ggo_lab.readers.voxels import Planes, as_hu, as_labels, without_warnings
+from ggo_lab.scan import PADDING_BELOW_HU, PADDING_HU, Scan, Window, check_hu, window
 
-_MOST_VOXELS = 4_000_000_000  # 8 GB as int16, twenty times the largest chest CT
+_MOST_VOXELS = 1_300_000_000  # 2.6 GB as int16, five times a CT of 1,000 slices of 512 x 512
 _DEFLATE_LIMIT = 1032  # zlib shrinks nothing further than 1032 : 1 (zlib's technical details, zlib.net)
 _TILT_WORTH_A_NOTE = 1.0  # degrees; less is rounding
 _LIKELY_SPACING = (0.1, 25.0)  # mm
-
-_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm", ".dicom", ".ima", ".jpg", ".jpeg", ".png")
+_HIGHEST_MEASURED_HU = 3071  # with 12 bits
+# mm: the narrowest picture that is likely to be of a chest, and the sides of an adult's body, arms included.
+_NARROWEST_PICTURE, _LIKELY_WIDTH, _LIKELY_DEPTH = 120.0, (180.0, 700.0), (90.0, 500.0)
+_LEAST_PIXELS = 64  # of a picture whose size can be judged
+_BODY_HU = -500  # between lung and soft tissue
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """HU or labels in the order of a file, before they lie on canonical axes.
+    """A volume as a file holds it: its headers are read and checked, its voxels are not.
 
     Attributes:
-        values: (K, J, I), int16 HU or integer labels; the file's fastest axis last.
+        shape: (K, J, I), the file's fastest axis last.
         steps: (3, 3); columns 0, 1, 2 are the ways in mm, towards the patient's left, back and head, of one voxel
             along I, J, K.
+        planes: gives the raw values of the planes that are asked for.
+        slope, intercept: raw * slope + intercept is HU, or the label; of all planes, or of each one.
+        padding: lowest and highest raw value of what is declared as padding, of each plane, or None.
         is_hu: False for grey, whose HU are an estimate.
-        notes: what the reader assumed, chose or repaired, one sentence each.
+        notes: what the reader assumed, chose or repaired, one sentence each; it grows while voxels are read.
+        names: of the planes' files, where each plane has one.
     """
 
-    values: np.ndarray
+    shape: tuple[int, int, int]
     steps: np.ndarray
+    planes: Planes
+    slope: float | Sequence[float] = 1.0
+    intercept: float | Sequence[float] = 0.0
+    padding: Sequence[tuple[float, float] | None] = ()
     is_hu: bool = True
-    notes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    names: Sequence[str] = ()
 
 
-def check_size(shape: tuple[int, ...], bytes_per_voxel: int, stored_bytes: int, packed: bool, path: Path) -> None:
+class OpenedScan:
+    """A scan whose headers are read and checked, and whose slices are read when they are asked for.
+
+    `Recipe.cut` takes it in place of a Scan, and then no more is read than the image shows.
+
+    Attributes:
+        shape: number of voxels (Z, Y, X), on canonical axes as in a Scan.
+        spacing: distance between voxel centres (z, y, x), mm.
+        source: where it is.
+    """
+
+    def __init__(self, stored: Stored, path: Path, spacing: tuple[float, float, float] | None = None):
+        """Take what a format opened; `spacing` stands in place of the file's."""
+        self.source = path
+        self._stored = stored
+        self._grid = _grid_of(stored, path)
+        self.shape = self._grid.shape
+        # That there are three is for Scan to check.
+        self.spacing = (
+            self._grid.spacing if spacing is None else cast(tuple[float, float, float], tuple(map(float, spacing)))
+        )
+        self._notes = list(self._grid.notes)
+        if spacing is not None:
+            self._notes.append(
+                f"The spacing is {_mm(spacing)} (z, y, x) as given, in place of {_mm(self._grid.spacing)}."
+            )
+        elif not all(_LIKELY_SPACING[0] <= step <= _LIKELY_SPACING[1] for step in self.spacing):
+            self._notes.append(f"The spacing {_mm(self.spacing)} (z, y, x) is unlikely for a chest CT; check it.")
+
+    def read(self, slices: Sequence[int]) -> np.ndarray:
+        """Return axial slices, int16 HU (n, Y, X), reading nothing else where the file allows that.
+
+        Args:
+            slices: indices into axis 0, in any order.
+
+        Raises:
+            ScanError: a slice that is damaged, or slices that are not HU by themselves. The whole scan may still be
+                sound: damaged slices are left out of it, and what tells HU may lie elsewhere.
+        """
+        with told_in_one_sentence(self.source):
+            alone = self._grid.slices_are_planes
+            read = sorted(set(slices)) if alone else range(self.shape[0])
+            hu, damaged = self._hu(read)
+            self._check_whole(damaged, len(read))
+            return np.require(hu[np.searchsorted(read, slices)], requirements=["C", "W"])
+
+    def grey(self, slices: Sequence[int], shown: Window) -> list[np.ndarray]:
+        """Return axial slices through a window, uint8 (Y, X) each; see `read`."""
+        stored = self._stored
+        if stored.is_hu:
+            return [window(hu, *shown) for hu in self.read(slices)]
+        # Pictures lie upright, and hold 256 values: what becomes of each is known without a picture of HU in between.
+        slope, intercept = (float(np.broadcast_to(v, 1)[0]) for v in (stored.slope, stored.intercept))
+        table = window(as_hu(np.arange(256, dtype=np.uint8), self.source, slope, intercept), *shown)
+        with told_in_one_sentence(self.source):
+            read = sorted(set(slices))
+            raw = dict(zip(read, stored.planes(read), strict=True))
+        self._check_whole([k for k, plane in raw.items() if plane is None], len(read))
+        planes = {k: plane for k, plane in raw.items() if plane is not None}
+        if min(plane.min() for plane in planes.values()) == max(plane.max() for plane in planes.values()):
+            raise self._nothing_to_see()
+        if not np.array_equal(table, np.arange(256)):
+            shades = table.tobytes()
+            planes = {
+                k: np.frombuffer(p.tobytes().translate(shades), np.uint8).reshape(p.shape) for k, p in planes.items()
+            }
+        return [planes[z] for z in slices]
+
+    def _check_whole(self, damaged: list[int], among: int) -> None:
+        if damaged:
+            raise ScanError(f"{self.source}: {self._told_of(damaged, among)}; copy them again.", self.source)
+
+    def _nothing_to_see(self) -> ScanError:
+        return ScanError(
+            f"{self.source}: every pixel is the same grey, so there is nothing to see; export the pictures again.",
+            self.source,
+        )
+
+    def whole(self) -> Scan:
+        """Read the whole scan.
+
+        Returns:
+            A Scan without the slices that are damaged, which its notes name.
+
+        Raises:
+            ScanError: what cannot be read, or is not HU.
+        """
+        with told_in_one_sentence(self.source):
+            hu, damaged = self._hu(range(self.shape[0]))
+        told = [f"{self._told_of(damaged, self.shape[0])}, and left out."] if damaged else []
+        notes = [*self._stored.notes, *self._notes, *told]
+        scan = Scan(hu, self.spacing, scan_name(self.source), self._stored.is_hu, None, tuple(notes), self.source)
+        return replace(scan, notes=(*notes, *_implausible(scan))) if scan.is_hu else scan
+
+    def _hu(self, slices: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+        """HU on canonical axes of these slices, increasing ones, or of all; and which planes are damaged."""
+        stored, path = self._stored, self.source
+        alone = self._grid.slices_are_planes
+        wanted = sorted(self._grid.plane_of(z) for z in slices) if alone else range(stored.shape[0])
+        hu, damaged = _hu_of(stored, wanted, path)
+        if 2 * len(damaged) > len(wanted):  # half a chest must not pass for a whole one
+            raise ScanError(f"{path}: {self._told_of(damaged, len(wanted))}; copy them again.", path)
+        hu = np.require(apply_orientation(hu.T, self._grid.orientation).T, requirements=["C", "W"])
+        if stored.is_hu:
+            check_hu(hu, path)
+            for plane in hu:  # a mask of the whole scan would take half its memory
+                plane[plane < PADDING_BELOW_HU] = PADDING_HU
+        elif hu.min() == hu.max():
+            raise self._nothing_to_see()
+        return hu, damaged
+
+    def _told_of(self, damaged: list[int], among: int) -> str:
+        names = [self._stored.names[k] for k in damaged]
+        return (
+            f"{len(names)} of {among} slices cannot be decoded, damaged or of an unknown compression: {listed(names)}"
+        )
+
+
+def read_as_labels(stored: Stored, path: Path) -> np.ndarray:
+    """Read the integer labels (Z, Y, X) of what is stored, on canonical axes."""
+    labels: np.ndarray | None = None
+    slopes, intercepts = (np.broadcast_to(v, stored.shape[0]) for v in (stored.slope, stored.intercept))
+    for k, raw in enumerate(stored.planes(range(stored.shape[0]))):
+        assert raw is not None  # only formats with a file for each slice leave any out, and they hold no labels
+        plane = as_labels(raw, path, float(slopes[k]), float(intercepts[k]))
+        labels = np.empty(stored.shape, plane.dtype) if labels is None else labels
+        labels[k] = plane
+    assert labels is not None  # check_size refused a volume without voxels
+    return np.require(apply_orientation(labels.T, _grid_of(stored, path).orientation).T, requirements=["C", "W"])
+
+
+def check_size(shape: Sequence[int], bytes_per_voxel: int, stored_bytes: int, packed: bool, path: Path) -> None:
     """Refuse, before anything is allocated, a header that claims what its file cannot hold.
 
     Args:
         shape: as the header claims it, any order of axes.
+        bytes_per_voxel: in the file.
         stored_bytes: what the file holds for the voxels.
         packed: whether they are compressed there.
+        path: of the file, for messages.
     """
     claimed = " x ".join(str(n) for n in shape)
     if min(shape) < 1:
@@ -67,7 +215,7 @@ def check_size(shape: tuple[int, ...], bytes_per_voxel: int, stored_bytes: int, 
 
 
 def size_in_3d(size: Sequence[int], path: Path) -> tuple[int, ...]:
-    """A header's size, 2-D or 3-D, without further dimensions of 1; ScanError for other numbers of dimensions."""
+    """Give a header's size, 2-D or 3-D, without further dimensions of 1; ScanError for other numbers of dimensions."""
     size = tuple(int(n) for n in size)
     while len(size) > 3 and size[-1] == 1:
         size = size[:-1]
@@ -80,62 +228,172 @@ def size_in_3d(size: Sequence[int], path: Path) -> tuple[int, ...]:
     return size
 
 
-def to_scan(stored: Stored, path: Path, spacing: tuple[float, float, float] | None) -> Scan:
-    """Make the Scan of what was stored: int16 HU on canonical axes, guarded, padding unified."""
-    values, stored_spacing, tilt = _on_canonical_axes(stored, path)
-    hu = np.require(values, requirements=["C", "W"])
-    notes = list(stored.notes)
-    if tilt > _TILT_WORTH_A_NOTE:
-        notes.append(
-            f"The voxel grid lies {tilt:.1f} degrees off the patient's axes; it was taken along the nearest ones, "
-            "without resampling."
-        )
-    if spacing is not None:
-        notes.append(f"The spacing is {_mm(spacing)} (z, y, x) as given, in place of {_mm(stored_spacing)}.")
-    elif not all(_LIKELY_SPACING[0] <= step <= _LIKELY_SPACING[1] for step in stored_spacing):
-        notes.append(f"The spacing {_mm(stored_spacing)} (z, y, x) is unlikely for a chest CT; check it.")
-    # That there are three is for Scan to check.
-    used_spacing = stored_spacing if spacing is None else cast(tuple[float, float, float], tuple(map(float, spacing)))
-    scan = Scan(hu, used_spacing, scan_name(path), stored.is_hu, None, tuple(notes), path)
-    if scan.is_hu:
-        check_hu(scan.hu, path)
-        for plane in scan.hu:  # a mask of the whole scan would take half its memory
-            plane[plane < PADDING_BELOW_HU] = PADDING_HU
-    return scan
-
-
-def to_labels(stored: Stored, path: Path) -> np.ndarray:
-    """Make the integer labels (Z, Y, X) of what was stored, on canonical axes."""
-    return np.require(_on_canonical_axes(stored, path)[0], requirements=["C", "W"])
-
-
 def scan_name(path: Path) -> str:
-    """The file's or folder's name without the suffixes that are read here."""
-    name = path.resolve().name
-    for suffix in _SUFFIXES:
+    """Give the file's or folder's name without the suffix of a format, as text that can be printed."""
+    from ggo_lab.readers import FORMATS  # that list is made of the formats, which build on this module
+
+    name = printable(path.absolute().name or path.resolve().name)
+    for suffix in sorted((s for kind in FORMATS for s in kind.suffixes), key=len, reverse=True):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
     return name
 
 
-@without_warnings
-def _on_canonical_axes(stored: Stored, path: Path) -> tuple[np.ndarray, tuple[float, float, float], float]:
-    """The values as a view (Z, Y, X) on the patient's nearest axes, its spacing in mm and its tilt in degrees."""
-    affine = np.eye(4)
-    affine[:3, :3] = stored.steps
-    sizes = voxel_sizes(affine)
-    # A volume of 1 of the unit parallelepiped is a right-angled grid; near 0 two axes run the same way.
-    if not np.isfinite(affine).all() or sizes.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / sizes)) < 0.1:
+def listed(names: Sequence[str]) -> str:
+    """Name the first three, as text that can be printed."""
+    return ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+@contextmanager
+def told_in_one_sentence(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while reading into a ScanError."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except MemoryError as error:
         raise ScanError(
-            f"{path}: the header's orientation is not usable (voxel steps {stored.steps.tolist()} mm); convert the "
-            "scan again from its source.",
+            f"{path}: does not fit into this machine's memory; close other programs, or crop the scan.", path
+        ) from error
+
+
+def unreadable(path: Path, error: OSError) -> ScanError:
+    """Tell of a path what the system said."""
+    reason = error.strerror or str(error)
+    return ScanError(f"{path}: cannot be opened ({reason}); check that you may read it and that it is whole.", path)
+
+
+class _Grid(NamedTuple):
+    """How the voxels lie along the patient: the turn onto canonical axes, and what it gives."""
+
+    orientation: np.ndarray  # as nibabel has it, of the axes I, J, K
+    shape: tuple[int, int, int]  # (Z, Y, X)
+    spacing: tuple[float, float, float]  # mm (z, y, x)
+    notes: tuple[str, ...]
+
+    @property
+    def slices_are_planes(self) -> bool:
+        """Whether axis Z is the file's axis K, so that a slice can be read alone."""
+        return int(self.orientation[2, 0]) == 2
+
+    def plane_of(self, z: int) -> int:
+        """Give the index along K of a slice."""
+        return z if self.orientation[2, 1] > 0 else self.shape[0] - 1 - z
+
+
+@without_warnings
+def _grid_of(stored: Stored, path: Path) -> _Grid:
+    steps = np.asarray(stored.steps, float)
+    sizes = np.sqrt((steps**2).sum(axis=0))
+    ways = steps / sizes
+    upright, turned, orientation = _how_it_lies(tuple(ways.ravel().tolist()))
+    if not upright > 0.1:
+        raise ScanError(
+            f"{path}: the header's orientation is not usable (voxel steps {steps.tolist()} mm); convert the scan again "
+            "from its source.",
             path,
         )
-    orientation = io_orientation(affine)
+    lean = float(np.degrees(np.arccos(min(upright, 1.0))))
+    notes = []
+    if lean > _TILT_WORTH_A_NOTE:
+        sizes[_stacked(ways)] *= upright  # the distance between planes, across which the grid leans
+        notes.append(
+            f"The gantry was tilted by {lean:.1f} degrees: each slice is shifted against its neighbour, and stays so."
+        )
+    elif turned > _TILT_WORTH_A_NOTE:
+        notes.append(
+            f"The voxel grid lies {turned:.1f} degrees off the patient's axes; it was taken along the nearest ones, "
+            "without resampling."
+        )
     # Rounding takes off the noise of headers that store float32; 0.7 is 0.699999988 there.
     spacing_of = {int(axis): round(float(size), 6) for axis, size in zip(orientation[:, 0], sizes, strict=True)}
-    tilt = float(np.degrees(obliquity(affine).max()))
-    return apply_orientation(stored.values.T, orientation).T, (spacing_of[2], spacing_of[1], spacing_of[0]), tilt
+    count_of = dict(zip(orientation[:, 0].astype(int).tolist(), stored.shape[::-1], strict=True))
+    return _Grid(
+        orientation,
+        (count_of[2], count_of[1], count_of[0]),
+        (spacing_of[2], spacing_of[1], spacing_of[0]),
+        tuple(notes),
+    )
+
+
+@lru_cache(maxsize=256)  # most scans lie like others
+def _how_it_lies(ways: tuple[float, ...]) -> tuple[float, float, np.ndarray]:
+    """Of unit vectors along the axes, (3, 3) by rows: their volume, degrees off the body's axes, and orientation.
+
+    A volume of 1 is a right-angled grid; near 0 two axes run the same way.
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(ways, (3, 3))
+    upright = abs(float(np.linalg.det(affine))) if np.isfinite(affine).all() else 0.0
+    if not upright > 0.1:
+        return 0.0, 0.0, np.empty((0, 2))
+    orientation = io_orientation(affine)
+    orientation.flags.writeable = False
+    return upright, float(np.degrees(obliquity(affine).max())), orientation
+
+
+def _stacked(ways: np.ndarray) -> int:
+    """Give the axis along which right-angled planes are stacked; the last of the file where several could be."""
+    cosines = np.abs(ways.T @ ways)
+    between = {2: cosines[0, 1], 1: cosines[0, 2], 0: cosines[1, 2]}  # the two other axes
+    return min(between, key=lambda axis: round(float(between[axis]), 2))
+
+
+def _hu_of(stored: Stored, wanted: Sequence[int], path: Path) -> tuple[np.ndarray, list[int]]:
+    """Read HU of the wanted planes that are whole, with padding at PADDING_HU, and say which others there are."""
+    hu = np.empty((len(wanted), *stored.shape[1:]), np.int16)
+    slopes, intercepts = (np.broadcast_to(v, stored.shape[0]).tolist() for v in (stored.slope, stored.intercept))
+    damaged: list[int] = []
+    for n, (k, raw) in enumerate(zip(wanted, stored.planes(wanted), strict=True)):
+        if raw is None:
+            damaged.append(k)
+            continue
+        plane = hu[n - len(damaged)]
+        plane[...] = as_hu(raw, path, slopes[k], intercepts[k])
+        if stored.padding and (limits := stored.padding[k]) is not None:
+            plane[_is_padding(raw, limits, slopes[k], intercepts[k])] = PADDING_HU
+    return hu[: len(wanted) - len(damaged)], damaged
+
+
+def _is_padding(raw: np.ndarray, limits: tuple[float, float], slope: float, intercept: float) -> np.ndarray:
+    """Bool (J, I): what is declared as padding and can be nothing else.
+
+    Scanners also clip noisy air, or metal, to the padding's value, where that could have been measured. Then only those
+    parts count that reach the picture's border.
+    """
+    mask = (raw >= limits[0]) & (raw <= limits[1])
+    hu = [limit * slope + intercept for limit in limits]
+    if max(hu) < PADDING_BELOW_HU or min(hu) > _HIGHEST_MEASURED_HU:
+        return mask
+    parts, _ = ndimage.label(mask)
+    border = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    return np.isin(parts, border[border > 0])
+
+
+def _implausible(scan: Scan) -> list[str]:
+    """Note where the sizes cannot be those of an adult's chest, judged by the middle slice."""
+    _, y, x = scan.spacing
+    rows, columns = scan.shape[1:]
+    if min(rows, columns) < _LEAST_PIXELS:
+        return []
+    if max(rows * y, columns * x) < _NARROWEST_PICTURE:
+        return [
+            f"The slices are {columns * x:.0f} x {rows * y:.0f} mm small: a part of a chest, or the spacing is wrong."
+        ]
+    parts, count = ndimage.label(scan.hu[scan.shape[0] // 2] > _BODY_HU)
+    if not count:
+        return []
+    body = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+    told = []
+    for name, axis, step, (least, most) in (("wide", 0, x, _LIKELY_WIDTH), ("deep", 1, y, _LIKELY_DEPTH)):
+        seen = np.flatnonzero(body.any(axis=axis))
+        whole = seen[0] > 0 and seen[-1] < body.shape[1 - axis] - 1
+        size = (seen[-1] + 1 - seen[0]) * step
+        if size > most or (whole and size < least):
+            told.append(f"{size:.0f} mm {name}")
+    if not told:
+        return []
+    return [f"The body in the middle slice is {' and '.join(told)}, which no adult's chest is: check the spacing."]
 
 
 def _mm(spacing: tuple[float, float, float]) -> str:

@@ -1,7 +1,6 @@
 """What MetaImage and NRRD share: a header of text lines that tells where the voxels lie and how they are packed."""
 
 import io
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ import numpy as np
 
 from ggo_lab.errors import ScanError
 from ggo_lab.readers.stored import Stored, check_size
-from ggo_lab.readers.voxels import PACKED_ERRORS, Layout, Stream, Take, unpacked
+from ggo_lab.readers.voxels import PACKED_ERRORS, Stream, planes_of_stream, skip, unpacked
 
 _LONGEST_HEADER = 1 << 16  # bytes; enough for any written by a program
+_MOST_SKIPPED = 1 << 24  # bytes of what was unpacked; a header of another kind, which NRRD leaves in place
 
 
 @dataclass(frozen=True)
@@ -62,41 +62,44 @@ def file_beside(path: Path, name: str) -> Path:
     return data
 
 
-def read_voxels(header: Header, steps: np.ndarray, notes: list[str], path: Path, take: Take) -> Stored:
-    """Read what the header promises, after a look at whether the file can hold it."""
+def stored_voxels(header: Header, steps: np.ndarray, notes: list[str], path: Path) -> Stored:
+    """Make what the header promises ready to be read, after a look at whether the file can hold it."""
     i, j, k = (*header.size, 1, 1)[:3]
     there = header.data.stat().st_size
     # A number as text takes 2 bytes at least, itself and a space.
     bytes_per_voxel = 1 if header.encoding == "text" else header.dtype.itemsize
     check_size(header.size, bytes_per_voxel, there - max(header.offset, 0), header.encoding == "packed", path)
-    layout = Layout((k, j, i), header.dtype)
-    with header.data.open("rb") as file, refuse_damaged(path):
-        file.seek(header.offset if header.offset >= 0 else there - math.prod(layout.shape) * header.dtype.itemsize)
-        for _ in range(header.lines):
-            file.readline(_LONGEST_HEADER)
-        stream: Stream = file
-        if header.encoding == "text":
-            stream = io.BytesIO(np.array(file.read().split(), header.dtype).tobytes())
-        if header.encoding != "packed":
-            _skip(stream, header.skipped)
-            return Stored(take(stream, layout, path), steps, notes=tuple(notes))
-        with unpacked(file) as content:
-            _skip(content, header.skipped)
-            values = take(content, layout, path)
-            # Reading on to the end compares the checksum; what lies behind is not the voxels that the header tells of.
-            if content.read(1):
-                raise ValueError("more is packed than the header claims")
-    return Stored(values, steps, notes=tuple(notes))
+    if not 0 <= header.skipped <= (_MOST_SKIPPED if header.encoding == "packed" else there):
+        raise ScanError(
+            f"{path}: the header says to skip {header.skipped} bytes before the voxels, more than can be there; the "
+            "file is damaged, copy it again.",
+            path,
+        )
+    size = i * j * k * header.dtype.itemsize
 
+    @contextmanager
+    def at_voxels() -> Iterator[Stream]:
+        with header.data.open("rb") as file, refuse_damaged(path):
+            file.seek(header.offset if header.offset >= 0 else there - size)
+            for _ in range(header.lines):
+                file.readline(_LONGEST_HEADER)
+            if header.encoding == "packed":
+                with unpacked(file) as stream:
+                    skip(stream, header.skipped)
+                    yield stream
+                return
+            numbers = header.encoding == "text"
+            stream = io.BytesIO(np.array(file.read().split(), header.dtype).tobytes()) if numbers else file
+            skip(stream, header.skipped)
+            yield stream
 
-def _skip(stream: Stream, count: int) -> None:
-    if count < 0:
-        raise ValueError("a negative number of bytes to skip")
-    while count:
-        skipped = len(stream.read(min(count, _LONGEST_HEADER)) or b"")
-        if not skipped:
-            raise EOFError("less is there than is to be skipped")
-        count -= skipped
+    def at_end(stream: Stream) -> None:
+        # Reading on to the end compares the checksum; what lies behind is not the voxels that the header tells of.
+        if header.encoding == "packed" and stream.read(1):
+            raise ValueError("more is packed than the header claims")
+
+    planes = planes_of_stream(at_voxels, (k, j, i), header.dtype, path, at_end)
+    return Stored((k, j, i), steps, planes, notes=notes)
 
 
 @contextmanager

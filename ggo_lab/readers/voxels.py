@@ -1,10 +1,10 @@
-"""Voxels from a file to HU or labels, a few planes at a time, so that large files need little memory."""
+"""Raw voxels out of streams, packed or not, and what they become, a plane at a time: HU or labels."""
 
 import bz2
 import io
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,62 +13,49 @@ from isal import igzip, igzip_lib, isal_zlib
 
 from ggo_lab.errors import ScanError
 
-_VOXELS_AT_ONCE = 2_000_000  # 16 MB as float64
 _CHUNK = 1 << 20  # bytes
 # What the decompressors raise where their data break off or are damaged; bz2 raises OSError as well.
 PACKED_ERRORS: tuple = (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error)
 
 # Damaged numbers are looked for after each calculation; numpy need not warn of them as well.
-without_warnings = np.errstate(over="ignore", invalid="ignore")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a file stores its voxels.
-
-    Attributes:
-        shape: (K, J, I), the fastest axis last.
-        dtype: with its byte order.
-        slope, intercept: stored value * slope + intercept is HU, or the label.
-    """
-
-    shape: tuple[int, int, int]
-    dtype: np.dtype
-    slope: float = 1.0
-    intercept: float = 0.0
-
-    @property
-    def is_scaled(self) -> bool:
-        return (self.slope, self.intercept) != (1.0, 0.0)
-
+without_warnings = np.errstate(divide="ignore", over="ignore", invalid="ignore")
 
 # A binary file, or what is unpacked from one.
 Stream = io.RawIOBase | io.BufferedIOBase
-# Takes the voxels out of a stream: hu_from or labels_from.
-Take = Callable[[Stream, Layout, Path], np.ndarray]
+# Gives the raw values (J, I) of the planes whose numbers, increasing ones, it is called with, one after another. The
+# next overwrites the one before; None stands for a plane that is damaged, in files that hold each plane on its own.
+Planes = Callable[[Sequence[int]], Iterator[np.ndarray | None]]
 
 
-def hu_from(stream: Stream, layout: Layout, path: Path) -> np.ndarray:
-    """Read int16 HU (K, J, I); ScanError where the stream ends before, or voxels are no numbers."""
-    hu = np.empty(layout.shape, np.int16)
-    if layout.dtype == np.int16 and not layout.is_scaled:
-        _fill(stream, hu, path)
-        return hu
-    for planes, block in _blocks(stream, layout, path):
-        hu[planes] = as_hu(block, path, layout.slope, layout.intercept)
-    return hu
+def planes_of_stream(
+    opened: Callable[[], AbstractContextManager[Stream]],
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    path: Path,
+    at_end: Callable[[Stream], None],
+) -> Planes:
+    """Give the planes of a volume that lies in one stream, reading no further than the last one that is wanted.
 
+    Args:
+        opened: gives the stream at its first voxel.
+        shape: (K, J, I), the fastest axis last.
+        dtype: of a voxel, with its byte order.
+        path: of the file, for messages.
+        at_end: called with the stream behind the last plane, if that was wanted.
+    """
 
-def labels_from(stream: Stream, layout: Layout, path: Path) -> np.ndarray:
-    """Read integer labels (K, J, I), in their own type where that is an integer; ScanError for fractions."""
-    if layout.dtype.kind in "iu" and not layout.is_scaled:
-        labels = np.empty(layout.shape, layout.dtype)
-        _fill(stream, labels, path)
-        return labels.astype(layout.dtype.newbyteorder("="), copy=False)
-    labels = np.empty(layout.shape, np.int32)
-    for planes, block in _blocks(stream, layout, path):
-        labels[planes] = _as_labels(block, path, layout.slope, layout.intercept)
-    return labels
+    def planes(wanted: Sequence[int]) -> Iterator[np.ndarray]:
+        plane, following = np.empty(shape[1:], dtype), 0
+        with opened() as stream:
+            for k in wanted:
+                skip(stream, (k - following) * plane.nbytes)
+                _fill(stream, plane, path)
+                following = k + 1
+                yield plane
+            if following == shape[0]:
+                at_end(stream)
+
+    return planes
 
 
 @without_warnings
@@ -76,6 +63,12 @@ def as_hu(values: np.ndarray, path: Path, slope: float, intercept: float) -> np.
     """Round values * slope + intercept to int16 HU; beyond its range (metal, padding) they are clamped."""
     if values.dtype == np.int16 and (slope, intercept) == (1.0, 0.0):
         return values
+    if values.dtype == np.uint8 and values.size > 256:  # few values are met many times
+        return as_hu(np.arange(256, dtype=np.int16), path, slope, intercept)[values]
+    if slope == 1.0 and intercept == round(intercept) and values.dtype.kind in "iu" and values.itemsize <= 2:
+        scaled: np.ndarray = values.astype(np.int32)
+        scaled += round(intercept)
+        return np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)
     scaled = values.astype(np.float64)
     scaled *= slope
     scaled += intercept
@@ -90,7 +83,10 @@ def as_hu(values: np.ndarray, path: Path, slope: float, intercept: float) -> np.
 
 
 @without_warnings
-def _as_labels(values: np.ndarray, path: Path, slope: float, intercept: float) -> np.ndarray:
+def as_labels(values: np.ndarray, path: Path, slope: float, intercept: float) -> np.ndarray:
+    """Round values * slope + intercept to integers, unscaled ones in their own type; ScanError for fractions."""
+    if values.dtype.kind in "iu" and (slope, intercept) == (1.0, 0.0):
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
     scaled = values.astype(np.float64) * slope + intercept
     whole = np.rint(scaled)
     # The negation catches NaN as well. Fractions are tolerated as far as float32 scaling makes them.
@@ -120,9 +116,11 @@ class _Zlib(io.RawIOBase):
         self._inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_ZLIB)
 
     def readable(self) -> bool:
+        """As io asks it of a stream."""
         return True
 
     def readinto(self, target: Any) -> int:  # any writable buffer, a type that Python names from 3.12 on
+        """Fill the buffer as far as one step of unpacking goes; give the number of bytes."""
         while len(target) and not self._inflater.eof:
             waiting = not self._inflater.needs_input
             packed = b"" if waiting else self._file.read(_CHUNK)
@@ -135,15 +133,19 @@ class _Zlib(io.RawIOBase):
         return 0
 
 
-def _blocks(stream: Stream, layout: Layout, path: Path) -> Iterator[tuple[slice, np.ndarray]]:
-    """Some planes at a time as stored, with their place among all planes."""
-    count, *plane = layout.shape
-    at_once = min(count, max(1, _VOXELS_AT_ONCE // (plane[0] * plane[1])))
-    buffer = np.empty((at_once, *plane), layout.dtype)
-    for first in range(0, count, at_once):
-        block = buffer[: min(at_once, count - first)]
-        _fill(stream, block, path)
-        yield slice(first, first + len(block)), block
+def skip(stream: Stream, count: int) -> None:
+    """Go so many bytes on: at once in a file, and by unpacking them in what is packed."""
+    if count < 0:
+        raise ValueError("a negative number of bytes to skip")
+    if isinstance(stream, io.BufferedReader | io.BytesIO):
+        stream.seek(count, io.SEEK_CUR)
+        return
+    buffer = memoryview(bytearray(min(count, _CHUNK)))
+    while count:
+        skipped = stream.readinto(buffer[:count])
+        if not skipped:
+            raise EOFError("less is there than is to be skipped")
+        count -= skipped
 
 
 def _fill(stream: Stream, values: np.ndarray, path: Path) -> None:

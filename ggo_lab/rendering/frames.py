@@ -21,6 +21,7 @@ class FrameRenderer:
     """
 
     def __init__(self, scan: Scan, masks: Mapping[str, np.ndarray], heat: Heat | None, size: int):
+        """Draw frames of a scan with these masks and this heat, whose longer side has `size` pixels."""
         self.scan, self.masks, self.heat, self.size = scan, masks, heat, size
         self._colors = {name: rgb_of(color) for name, color in mask_colors(list(masks)).items()}
         self._signs: dict[tuple[str, float], tuple[np.ndarray, np.ndarray]] = {}
@@ -40,13 +41,18 @@ class FrameRenderer:
         """Draw one slice.
 
         Args:
+            plane: "axial", "coronal" or "sagittal".
+            index: of the slice, along the plane's axis.
             grey: the window that maps HU to grey.
             shown: names of the masks to draw, and "heat" for the heat.
             overlay: "outline" or "fill".
             opacity: of fills and of the hottest heat, 0..1.
-            zoom, centre: the part of the slice in view, see View.
+            zoom: 1 for the whole slice, see View.
+            centre: voxel (z, y, x) in the middle of the part in view.
             probe: voxel (z, y, x) to mark with a cross, where the slice goes through it.
-        Returns: uint8 (H, W, 3), picture_shape rows and columns.
+
+        Returns:
+            uint8 (H, W, 3), picture_shape rows and columns.
         """
         height, width = picture_shape(self.scan, plane, self.size)
         view = View(self.scan, plane, zoom, centre)
@@ -120,11 +126,11 @@ def _coat(picture: Image.Image, color: tuple[int, int, int], inside: np.ndarray,
 def _lay_heat(
     picture: Image.Image, heat: np.ndarray, opacity: float, box: tuple[float, float, float, float]
 ) -> Image.Image:
-    """Coat a picture with heat, redder, brighter and more opaque the hotter."""
+    """Coat a picture with heat, redder and brighter the hotter; what is low leaves it as it is, as in picture.js."""
     levels = Image.fromarray(heat_levels(heat)).resize(picture.size, Image.Resampling.BILINEAR, box=box)
     shades = np.linspace(HEAT_COLD, HEAT_HOT, 256).round().astype(np.uint8)
     color = Image.merge("RGB", [levels.point(shades[:, channel].tolist()) for channel in range(3)])
-    return Image.composite(color, picture, levels.point([round(opacity * level) for level in range(256)]))
+    return Image.composite(color, picture, levels.point([round(opacity * level * level / 255) for level in range(256)]))
 
 
 def _draw_cross(pixels: np.ndarray, across: float, down: float) -> None:

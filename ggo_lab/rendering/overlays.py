@@ -19,7 +19,7 @@ Heat = np.ndarray | Mapping[int, np.ndarray]
 
 
 def mask_colors(names: list[str]) -> dict[str, str]:
-    """Give every mask its colour, as #rrggbb.
+    """Return the colour of every mask, as #rrggbb.
 
     >>> mask_colors(["lesions", "airways"])
     {'lesions': '#F0E442', 'airways': '#CC79A7'}
@@ -36,10 +36,12 @@ def rgb_of(color: str) -> tuple[int, int, int]:
 
 
 def check_masks(scan: Scan, masks: Mapping[str, np.ndarray] | str | None) -> dict[str, np.ndarray]:
-    """Give the masks to draw, by name.
+    """Return the masks to draw, by name.
 
     Args:
+        scan: what they lie over.
         masks: bool (Z, Y, X) by name; "truth" for the lungs and lesions that the scan's truth knows; None for none.
+
     Raises:
         ChoiceError: a mask of another shape or type, "truth" where none is known, or a scan that is none.
     """
@@ -80,7 +82,7 @@ def check_masks(scan: Scan, masks: Mapping[str, np.ndarray] | str | None) -> dic
 
 
 def check_heat(scan: Scan, heat: Heat | None) -> Heat | None:
-    """Give the heat to draw: float (Z, Y, X) in 0..1, or such maps (Y, X) by axial slice; raise ChoiceError if not.
+    """Return the heat to draw: float (Z, Y, X) in 0..1, or such maps (Y, X) by axial slice; raise ChoiceError if not.
 
     Where heat is nan there is none.
     """
@@ -88,7 +90,7 @@ def check_heat(scan: Scan, heat: Heat | None) -> Heat | None:
         return None
     needed = (
         f"the scan {scan.name} needs an array {scan.shape}, or a dict from slices 0..{scan.shape[0] - 1} to maps "
-        f"{scan.shape[1:]} (see image_to_scan_grid)."
+        f"{scan.shape[1:]} (see Cut.lay)."
     )
     if not isinstance(heat, Mapping):
         heat = np.asarray(heat)
@@ -109,7 +111,7 @@ def heat_levels(values: np.ndarray) -> np.ndarray:
 
 
 def check_marks(scan: Scan, marks: Sequence[int]) -> tuple[int, ...]:
-    """Give the axial slices to mark; raise ChoiceError for what is none of the scan's."""
+    """Return the axial slices to mark; raise ChoiceError for what is none of the scan's."""
     for z in marks:
         if z not in range(scan.shape[0]):
             raise ChoiceError(f"marks has {z!r}; the axial slices of {scan.name} are 0 to {scan.shape[0] - 1}.", z)

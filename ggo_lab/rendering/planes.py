@@ -1,8 +1,6 @@
 """Slices of a volume in three planes: which way they are looked at, their proportions, and the part in view."""
 
-import math
 from collections.abc import Mapping
-from typing import TypeVar
 
 import numpy as np
 
@@ -13,8 +11,6 @@ from ggo_lab.scan import Scan
 # (Right, Left, Anterior, Posterior, Head, Foot). Axial is seen from the feet, coronal from the front, as radiologists
 # do; sagittal from the patient's left.
 PLANES: dict[str, tuple[int, str]] = {"axial": (0, "RLAP"), "coronal": (1, "RLHF"), "sagittal": (2, "APHF")}
-
-Number = TypeVar("Number", int, float)  # indices of a voxel, or a place between voxels
 
 
 def slice_of(volume: np.ndarray, plane: str, index: int) -> np.ndarray:
@@ -56,11 +52,13 @@ class View:
     Args:
         zoom: 1 shows the whole slice, 2 half of its width and height.
         centre: voxel (z, y, x) to have in the middle, as far as the slice's edges let it; the scan's middle if None.
+
     Attributes:
         box: the part of the slice, in its voxels from the top left corner: left, top, right, bottom.
     """
 
     def __init__(self, scan: Scan, plane: str, zoom: float = 1.0, centre: tuple[float, float, float] | None = None):
+        """Find the part of the plane that is in view."""
         self.scan, self.plane, self.zoom = scan, plane, zoom
         rows, columns = (n for axis, n in enumerate(scan.shape) if axis != PLANES[plane][0])
         middle = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else self._in_slice(centre)
@@ -69,35 +67,11 @@ class View:
         left = min(max(middle[1] + 0.5 - broad / 2, 0), columns - broad)
         self.box = (left, top, left + broad, top + tall)
 
-    def voxel(self, index: int, across: float, down: float) -> tuple[int, int, int]:
-        """The voxel (z, y, x) of slice `index` under a point, given as shares 0..1 of the frame's width and height."""
-        left, top, right, bottom = self.box
-        rows, columns = (n for axis, n in enumerate(self.scan.shape) if axis != PLANES[self.plane][0])
-        row = min(max(math.floor(top + down * (bottom - top)), 0), rows - 1)
-        column = min(max(math.floor(left + across * (right - left)), 0), columns - 1)
-        return self._in_scan(index, row, column)
-
-    def shifted(self, index: int, across: float, down: float) -> tuple[float, float, float]:
-        """The centre (z, y, x) of this view after a drag over shares of the frame's width and height."""
-        left, top, right, bottom = self.box
-        tall, broad = bottom - top, right - left
-        rows, columns = (n for axis, n in enumerate(self.scan.shape) if axis != PLANES[self.plane][0])
-        row = min(max(top - down * tall, 0), rows - tall) + tall / 2 - 0.5
-        column = min(max(left - across * broad, 0), columns - broad) + broad / 2 - 0.5
-        return self._in_scan(index, row, column)
-
     def point(self, voxel: tuple[float, float, float]) -> tuple[float, float]:
         """Where a voxel's centre lies, as shares of the frame's width and height; outside 0..1 it is out of view."""
         left, top, right, bottom = self.box
         row, column = self._in_slice(voxel)
         return (column + 0.5 - left) / (right - left), (row + 0.5 - top) / (bottom - top)
-
-    def _in_scan(self, index: int, row: Number, column: Number) -> tuple[Number, Number, Number]:
-        """The voxel at a row and column of slice `index`."""
-        if self.plane == "axial":
-            return index, row, column
-        z = self.scan.shape[0] - 1 - row
-        return (z, index, column) if self.plane == "coronal" else (z, column, index)
 
     def _in_slice(self, voxel: tuple[float, float, float]) -> tuple[float, float]:
         """Row and column of a voxel in the plane's slices, as slice_of gives them."""

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from ggo_lab.backbones import Backbone
-from ggo_lab.errors import ChoiceError, check_choice
+from ggo_lab.errors import ChoiceError, check_choice, check_whole
 from ggo_lab.images import ImageSet
 from ggo_lab.saliency.maps import METHODS
 
@@ -25,7 +25,7 @@ def similarity(heat: np.ndarray, other: np.ndarray) -> float:
 
 
 def randomise_layers(
-    model: Backbone, image: np.ndarray, grade: int, method: str = "grad_cam", stages: int = 5, seed: int = 0
+    model: Backbone, image: np.ndarray, label: int, method: str = "grad_cam", stages: int = 5, seed: int = 0
 ) -> pd.DataFrame:
     """Forget what a network learnt, from its head down to its first layer, and watch the map change.
 
@@ -34,41 +34,45 @@ def randomise_layers(
 
     Args:
         model: is left as it was; a copy is spoilt.
-        grade: 1..4, the same for every map.
+        image: uint8 (C, H, W).
+        label: 0..K-1, the same for every map.
         method: "grad_cam", "occlusion" or "integrated_gradients".
         stages: into how many steps the layers are divided.
         seed: of the shuffling.
-    Returns: a row a stage, after the untouched network; down_to (name of the lowest layer shuffled so far) and
+
+    Returns:
+        A row a stage, after the untouched network; down_to (name of the lowest layer shuffled so far) and
         similarity to the untouched network's map.
+
     Raises:
-        ChoiceError: an unknown grade or method, or fewer than one stage.
+        ChoiceError: an unknown label or method, or fewer than one stage.
     """
     check_choice("method", method, METHODS)
     if stages < 1:
         raise ChoiceError(f"stages={stages}: at least one is needed.", stages)
     spoilt = deepcopy(model)
-    original = METHODS[method](model, image, grade)
-    draws = torch.Generator().manual_seed(seed)
+    original = METHODS[method](model, image, label)
+    rng = torch.Generator().manual_seed(check_whole("seed", seed))
     layers = [(name, module) for name, module in spoilt.network.named_modules() if [*module.parameters(False)]][::-1]
     rows = [("nothing", similarity(original, original))]
     for stage in np.array_split(np.arange(len(layers)), min(stages, len(layers))):
         for i in stage:
-            _shuffle_weights(layers[i][1], draws)
-        rows.append((layers[stage[-1]][0], similarity(original, METHODS[method](spoilt, image, grade))))
+            _shuffle_weights(layers[i][1], rng)
+        rows.append((layers[stage[-1]][0], similarity(original, METHODS[method](spoilt, image, label))))
     return pd.DataFrame(rows, columns=["down_to", "similarity"])
 
 
 def shuffle_labels(images: ImageSet, seed: int = 0) -> ImageSet:
-    """The same images with their grades dealt out anew; a network fitted on them can only learn by heart.
+    """The same images with their labels dealt out anew; a network fitted on them can only learn by heart.
 
     If its maps look like those of the real network, the maps do not show what was learnt.
     """
-    order = np.random.default_rng(seed).permutation(len(images))
-    return replace(images, table=images.table.assign(grade=images.table["grade"].to_numpy()[order]))
+    order = np.random.default_rng(check_whole("seed", seed)).permutation(len(images))
+    return replace(images, table=images.table.assign(label=images.table["label"].array[order]))
 
 
 @torch.no_grad()
-def _shuffle_weights(module: nn.Module, draws: torch.Generator) -> None:
+def _shuffle_weights(module: nn.Module, rng: torch.Generator) -> None:
     for parameter in module.parameters(recurse=False):
-        order = torch.randperm(parameter.numel(), generator=draws).to(parameter.device)
+        order = torch.randperm(parameter.numel(), generator=rng).to(parameter.device)
         parameter.copy_(parameter.flatten()[order].view_as(parameter))

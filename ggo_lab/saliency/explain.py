@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ggo_lab.backbones import Backbone
+from ggo_lab.backbones import Backbone, backbone_of
 from ggo_lab.errors import check_choice
-from ggo_lab.grades import Grade
-from ggo_lab.images import choose_slices, image_to_scan_grid, scan_to_image
 from ggo_lab.lungs import segment_lungs
-from ggo_lab.saliency.maps import METHODS, predicted_grade
+from ggo_lab.saliency.maps import METHODS, predicted_label
 from ggo_lab.saliency.scores import Hit, InsideShare, deletion_insertion, pointing_game, share_inside
 from ggo_lab.scan import Scan
+from ggo_lab.tasks import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +22,8 @@ class Saliency:
     Attributes:
         heat: maps (Y, X), 0..1, by axial slice, as SliceViewer and plot_slice take them.
         method: "grad_cam", "occlusion" or "integrated_gradients".
-        grade: which the heat speaks for.
+        label: of the class that the heat speaks for.
+        task: what the label means.
         shape: of the scan, (Z, Y, X).
         in_lungs: share of the heat inside the lungs, beside chance.
         in_lesions: the same for the true lesions; None where they are not known.
@@ -33,7 +33,8 @@ class Saliency:
 
     heat: dict[int, np.ndarray]
     method: str
-    grade: Grade
+    label: int
+    task: Task
     shape: tuple[int, int, int]
     in_lungs: InsideShare
     in_lesions: InsideShare | None
@@ -51,15 +52,16 @@ class Saliency:
     @property
     def sentence(self) -> str:
         """The scores in words, each beside what chance would give."""
+        name = self.task.names[self.label]
         if not any(plane.any() for plane in self.heat.values()):
-            return f"{self.method}: nothing in the image speaks for {self.grade.label}, so there is no heat."
-        said = f"{self.method} for {self.grade.label}: {_said(self.in_lungs, 'the lungs')}"
+            return f"{self.method}: nothing in the image speaks for {name}, so there is no heat."
+        said = f"{self.method} for {name}: {_said(self.in_lungs, 'the lungs')}"
         if self.in_lesions is not None and self.pointed is not None:
             where = "a lesion" if self.pointed.hit else "no lesion"
             said += f"; {_said(self.in_lesions, 'lesions')}; the hottest place lies in {where}"
-        ours, blind = self.curves["deletion"].mean(), self.curves["random deletion"].mean()
+        ours, blind = self.curves["deletion"].mean(), self.curves["random_deletion"].mean()
         return (
-            f"{said}. With the hottest pixels taken away first the probability of {self.grade.label} averages "
+            f"{said}. With the hottest pixels taken away first the probability of {name} averages "
             f"{ours:.2f}, in a random order {blind:.2f} (lower is a map that the network needs)."
         )
 
@@ -73,47 +75,44 @@ class Saliency:
 def explain(
     model: Backbone,
     scan: Scan,
-    grade: int | None = None,
+    label: int | None = None,
     method: str = "grad_cam",
-    lungs: np.ndarray | None = None,
     steps: int = 10,
 ) -> Saliency:
     """Map where a fitted network looked on a scan, slice by slice, and score the map.
 
     Args:
         model: fitted, so that its recipe says which image it sees.
-        grade: 1..4; the predicted grade if left out.
+        scan: to look at.
+        label: 0..K-1, of a class; the predicted one if left out. model.task.label_of("severe") gives it.
         method: "grad_cam" (quick, coarse, one map for all slices), "occlusion" (slow, a map for each slice) or
             "integrated_gradients" (fine and noisy, a map for each slice).
-        lungs: bool (Z, Y, X); those of the scan's truth, or found here, if left out.
         steps: of the deletion and insertion curves.
+
     Raises:
-        ChoiceError: an unknown grade or method.
-        ModelError: a model without a recipe.
+        ChoiceError: an unknown label or method.
+        ModelError: a model without a recipe, or what is no Backbone.
         ScanError: no lungs found.
     """
     check_choice("method", method, METHODS)
-    recipe = model.fitted_recipe
-    if lungs is None:
-        lungs = segment_lungs(scan) if scan.truth is None else scan.truth.lungs
-    slices = choose_slices(scan, recipe, lungs)
-    image = scan_to_image(scan, recipe, lungs, slices)
-    grade = predicted_grade(model, image) if grade is None else grade
-    on_image = METHODS[method](model, image, grade)
-    heat: dict[int, np.ndarray] = {}
-    for z, plane in zip(slices, np.broadcast_to(on_image, image.shape), strict=True):
-        laid = image_to_scan_grid(plane, scan, recipe, lungs)
-        heat[z] = np.maximum(heat[z], laid) if z in heat else laid  # a very short scan shows a slice twice
+    model = backbone_of(model)
+    cut = model.fitted_recipe.cut(scan)
+    image = cut.image()
+    label = predicted_label(model, image) if label is None else label
+    on_image = METHODS[method](model, image, label)
+    heat = cut.lay(on_image)
+    lungs = scan.truth.lungs if scan.truth else segment_lungs(scan) if cut.lungs is None else cut.lungs
     lesions = None if scan.truth is None else scan.truth.lesions
     return Saliency(
         heat,
         method,
-        Grade(grade),
+        label,
+        model.task,
         scan.shape,
         share_inside(heat, lungs),
         None if lesions is None else share_inside(heat, lesions),
         None if lesions is None else pointing_game(heat, lesions),
-        deletion_insertion(model, image, on_image, grade, steps),
+        deletion_insertion(model, image, on_image, label, steps),
     )
 
 

@@ -8,25 +8,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ggo_lab.backbones import Backbone
-from ggo_lab.errors import ChoiceError, check_choice
-from ggo_lab.grades import Grade
+from ggo_lab.backbones import Backbone, backbone_of
+from ggo_lab.backbones.network import check_can_learn
+from ggo_lab.errors import ModelError, check_choice, check_whole
+from ggo_lab.settled import settled
 
 
-def grad_cam(model: Backbone, image: np.ndarray, grade: int | None = None) -> np.ndarray:
-    """Map how strongly each place of an image spoke for a grade (Selvaraju et al. 2017, arXiv:1610.02391).
+def grad_cam(model: Backbone, image: np.ndarray, label: int | None = None) -> np.ndarray:
+    """Map how strongly each place of an image spoke for a class (Selvaraju et al. 2017, arXiv:1610.02391).
 
-    The last spatial feature maps are summed, each weighted by the mean gradient of the grade's logit with respect to
-    it, and what speaks against the grade is cut off. The map is coarse: 7 x 7 cells for most networks at 224 pixels.
+    The last spatial feature maps are summed, each weighted by the mean gradient of the class's logit with respect to
+    it, and what speaks against the class is cut off. The map is coarse: 7 x 7 cells for most networks at 224 pixels.
 
     Args:
         model: in any mode; it is left as it was.
-        image: uint8 (C, H, W), as scan_to_image gives it. All channels share one map.
-        grade: 1..4; the predicted grade if left out.
-    Returns: float32 (H, W), 0..1; the hottest place is 1, and all is 0 where nothing speaks for the grade.
+        image: uint8 (C, H, W), as Cut.image() gives it. All channels share one map.
+        label: 0..K-1, of the class; the predicted one if left out.
+
+    Returns:
+        Float32 (H, W), 0..1; the hottest place is 1, and all is 0 where nothing speaks for the class.
+
     Raises:
-        ChoiceError: an unknown grade.
+        ChoiceError: an unknown label.
     """
+    model = backbone_of(model)
     seen: list[Tensor] = []
 
     def watch(_layer: nn.Module, _given: tuple[Tensor], features: Tensor) -> Tensor:
@@ -35,13 +40,14 @@ def grad_cam(model: Backbone, image: np.ndarray, grade: int | None = None) -> np
         seen.append(features if features.requires_grad else features.requires_grad_())
         return features.clone()
 
+    check_can_learn(model)
     with _asked(model, image) as batch, torch.enable_grad():
         hook = model.cam_layer.register_forward_hook(watch)
         try:
             logits = model(batch)
         finally:
             hook.remove()
-        (gradients,) = torch.autograd.grad(logits[0, _index(grade, logits)], seen)
+        (gradients,) = torch.autograd.grad(logits[0, _index(label, logits)], seen)
     maps, gradients = (_as_maps(model, batch, part) for part in (seen[0].detach(), gradients))
     weights = gradients.mean(dim=(1, 2), keepdim=True)
     heat = (weights * maps).sum(dim=0).clamp(min=0)
@@ -49,26 +55,31 @@ def grad_cam(model: Backbone, image: np.ndarray, grade: int | None = None) -> np
     return _as_heat(heat)
 
 
-def occlusion(model: Backbone, image: np.ndarray, grade: int | None = None, cells: int = 8) -> np.ndarray:
-    """Map how much a grade loses when a square of a channel is painted black (Zeiler & Fergus 2014).
+def occlusion(model: Backbone, image: np.ndarray, label: int | None = None, cells: int = 8) -> np.ndarray:
+    """Map how much a class loses when a square of a channel is painted black (Zeiler & Fergus 2014).
 
     It asks the network itself, needs no gradient and shows each slice on its own, but takes C x cells x cells answers.
     Black is air, so a lesion that is painted over looks like emptier lung, and a rib like nothing that ever was.
 
     Args:
-        model, image, grade: as for grad_cam.
+        model: in any mode; it is left as it was.
+        image: uint8 (C, H, W).
+        label: 0..K-1, of the class; the predicted one if left out.
         cells: squares along each side of the image.
-    Returns: float32 (C, H, W), 0..1 as for grad_cam: the loss in the grade's logit.
+
+    Returns:
+        Float32 (C, H, W), 0..1 as for grad_cam: the loss in the class's logit.
+
     Raises:
-        ChoiceError: an unknown grade, or more cells than pixels.
+        ChoiceError: an unknown label, or more cells than pixels.
     """
+    model = backbone_of(model)
     channels, *sides = image.shape
-    if not 1 <= cells <= min(sides):
-        raise ChoiceError(f"cells={cells} does not fit an image of {sides} pixels; give 1 to {min(sides)}.", cells)
+    cells = check_whole("cells", cells, 1, min(sides))
     edges = [np.linspace(0, side, cells + 1).round().astype(int) for side in sides]
     with _asked(model, image) as batch, torch.inference_mode():
         logits = model(batch)
-        index = _index(grade, logits)
+        index = _index(label, logits)
         heat = torch.zeros(image.shape, device=batch.device)
         for channel in range(channels):
             for top, bottom in zip(edges[0], edges[0][1:], strict=False):
@@ -81,28 +92,33 @@ def occlusion(model: Backbone, image: np.ndarray, grade: int | None = None, cell
     return _as_heat(heat.clamp(min=0))
 
 
-def integrated_gradients(model: Backbone, image: np.ndarray, grade: int | None = None, steps: int = 32) -> np.ndarray:
-    """Map what each pixel adds to a grade on the way from a black image to this one (Sundararajan et al. 2017).
+def integrated_gradients(model: Backbone, image: np.ndarray, label: int | None = None, steps: int = 32) -> np.ndarray:
+    """Map what each pixel adds to a class on the way from a black image to this one (Sundararajan et al. 2017).
 
     The finest of the maps, and the noisiest: single pixels, edges first.
 
     Args:
-        model, image, grade: as for grad_cam.
+        model: in any mode; it is left as it was.
+        image: uint8 (C, H, W).
+        label: 0..K-1, of the class; the predicted one if left out.
         steps: along the way; more are more exact and take longer.
-    Returns: float32 (C, H, W), 0..1 as for grad_cam; what speaks against the grade is cut off.
+
+    Returns:
+        Float32 (C, H, W), 0..1 as for grad_cam; what speaks against the class is cut off.
+
     Raises:
-        ChoiceError: an unknown grade, or no step.
+        ChoiceError: an unknown label, or no step.
     """
-    return _as_heat(_integrated(model, image, grade, steps).clamp(min=0))
+    return _as_heat(_integrated(model, image, label, steps).clamp(min=0))
 
 
-def _integrated(model: Backbone, image: np.ndarray, grade: int | None, steps: int) -> Tensor:
+def _integrated(model: Backbone, image: np.ndarray, label: int | None, steps: int) -> Tensor:
     """Integrated gradients with their signs (C, H, W); they sum to the logit's rise from black to the image."""
-    if steps < 1:
-        raise ChoiceError(f"steps={steps}: at least one is needed.", steps)
+    steps, model = check_whole("steps", steps, 1, 10_000), backbone_of(model)
+    check_can_learn(model)
     with _asked(model, image) as batch, torch.enable_grad():
         with torch.no_grad():
-            index = _index(grade, model(batch))
+            index = _index(label, model(batch))
         batch, total = batch.float(), torch.zeros_like(batch, dtype=torch.float32)
         for step in range(steps):
             place = (batch * (step + 0.5) / steps).requires_grad_()
@@ -118,38 +134,45 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def predicted_grade(model: Backbone, image: np.ndarray) -> Grade:
-    """The grade that a model gives an image uint8 (C, H, W)."""
+def predicted_label(model: Backbone, image: np.ndarray) -> int:
+    """The label that a model gives an image uint8 (C, H, W)."""
     with _asked(model, image) as batch, torch.inference_mode():
-        return Grade(_index(None, model(batch)) + 1)
+        return _index(None, model(batch))
 
 
 @contextmanager
 def _asked(model: Backbone, image: np.ndarray) -> Iterator[Tensor]:
     """The image as a batch on the model's device, and the model in evaluation mode, inside the block only."""
+    model = backbone_of(model)
     learning = model.training
     model.eval()
     try:
-        yield torch.from_numpy(np.array(image))[None].to(next(model.parameters()).device)
+        with settled():
+            yield torch.from_numpy(np.array(image))[None].to(next(model.parameters()).device)
     finally:
         model.train(learning)
 
 
-def _index(grade: int | None, logits: Tensor) -> int:
-    """The output that belongs to a grade; to the predicted one if None."""
-    if grade is None:
+def _index(label: int | None, logits: Tensor) -> int:
+    """The output of a label; of the predicted one if None."""
+    if label is None:
         return int(logits.argmax())
-    check_choice("grade", grade, list(Grade))
-    return Grade(grade).index
+    check_choice("label", label, range(logits.shape[1]))
+    return int(label)
 
 
 def _as_heat(heat: Tensor) -> np.ndarray:
+    if not heat.isfinite().all():
+        raise ModelError("The map holds values that are no numbers: the network's weights do, or are far too large.")
     return (heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)).float().cpu().numpy()
 
 
 def _as_maps(model: Backbone, batch: Tensor, features: Tensor) -> Tensor:
     """Features of one image as maps (C, h, w); a transformer's patch tokens are laid back on their grid."""
-    if not model.cam_is_tokens:
+    if model.spec.layout == "maps":
         return features[0]
-    height, width = (n // model.spec.step for n in batch.shape[2:])
-    return features[0, 1:].T.unflatten(1, (height, width))
+    if model.spec.layout == "maps_last":
+        return features[0].permute(2, 0, 1)
+    rows, columns = batch.shape[2:]
+    height = round(((features.shape[1] - 1) * rows / columns) ** 0.5)  # patches are square
+    return features[0, 1:].T.unflatten(1, (height, -1))

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ggo_lab.backbones import Backbone
-from ggo_lab.errors import ChoiceError, check_choice
-from ggo_lab.grades import Grade
+from ggo_lab.backbones import Backbone, backbone_of
+from ggo_lab.errors import ChoiceError, check_choice, check_whole
+from ggo_lab.settled import settled
 
 _RANDOM_ORDERS = 3  # whose mean stands for "no map at all" beside a deletion curve
 
@@ -32,6 +32,7 @@ def share_inside(heat: Mapping[int, np.ndarray] | np.ndarray, mask: np.ndarray) 
     Args:
         heat: maps (Y, X) by axial slice, as SliceViewer takes them, or an array of the mask's shape.
         mask: bool (Z, Y, X); of the slices that `heat` names only these count.
+
     Raises:
         ChoiceError: shapes that do not fit.
     """
@@ -52,7 +53,9 @@ def pointing_game(heat: Mapping[int, np.ndarray] | np.ndarray, mask: np.ndarray)
     """Say whether the hottest place lies inside a mask (Zhang et al. 2016, arXiv:1608.00507).
 
     Args:
-        heat, mask: as for share_inside. Of several hottest places the first counts.
+        heat: as for share_inside. Of several hottest places the first counts.
+        mask: bool (Z, Y, X).
+
     Raises:
         ChoiceError: shapes that do not fit.
     """
@@ -68,9 +71,10 @@ def _same_grid(heat: Mapping[int, np.ndarray] | np.ndarray, mask: np.ndarray) ->
     return heat, mask
 
 
+@settled()
 @torch.inference_mode()
 def deletion_insertion(
-    model: Backbone, image: np.ndarray, heat: np.ndarray, grade: int, steps: int = 10, seed: int = 0
+    model: Backbone, image: np.ndarray, heat: np.ndarray, label: int, steps: int = 10, seed: int = 0
 ) -> pd.DataFrame:
     """Take the hottest pixels away first, or put them in first, and watch the probability (Petsiuk et al. 2018).
 
@@ -82,33 +86,36 @@ def deletion_insertion(
         model: in any mode; it is left as it was.
         image: uint8 (C, H, W). Pixels that are away are black, which is air.
         heat: (H, W) for all channels, or (C, H, W).
-        grade: 1..4, whose probability is watched.
+        label: 0..K-1, of the class whose probability is watched.
         steps: between none and all of the pixels.
         seed: of the random orders.
-    Returns: a row a step; share (of the pixels, 0..1), deletion, insertion and random deletion (probabilities). The
+
+    Returns:
+        A row a step; share (of the pixels, 0..1), deletion, insertion and random_deletion (probabilities). The
         mean of a column is the area under its curve.
+
     Raises:
-        ChoiceError: an unknown grade, or heat that does not fit.
+        ChoiceError: an unknown label, or heat that does not fit.
     """
-    check_choice("grade", grade, list(Grade))
     if heat.shape not in (image.shape, image.shape[1:]):
         raise ChoiceError(f"heat {heat.shape} does not fit an image {image.shape}.", heat.shape)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_whole("seed", seed))
     flat = np.broadcast_to(heat, image.shape).ravel()
     # Ties, most of all where there is no heat, are taken in a random order, not row by row.
     hottest_first = np.lexsort((rng.random(flat.size), -flat))
+    model = backbone_of(model)
     learning = model.training
     model.eval()
     try:
         shares = np.linspace(0, 1, steps + 1)
         curve = {
             "share": shares,
-            "deletion": _probabilities(model, image, hottest_first, shares, grade, keep=False),
-            "insertion": _probabilities(model, image, hottest_first, shares, grade, keep=True),
+            "deletion": _probabilities(model, image, hottest_first, shares, label, keep=False),
+            "insertion": _probabilities(model, image, hottest_first, shares, label, keep=True),
         }
         blind = [rng.permutation(flat.size) for _ in range(_RANDOM_ORDERS)]
-        curve["random deletion"] = np.mean(
-            [_probabilities(model, image, order, shares, grade, keep=False) for order in blind], axis=0
+        curve["random_deletion"] = np.mean(
+            [_probabilities(model, image, order, shares, label, keep=False) for order in blind], axis=0
         )
     finally:
         model.train(learning)
@@ -116,12 +123,14 @@ def deletion_insertion(
 
 
 def _probabilities(
-    model: Backbone, image: np.ndarray, order: np.ndarray, shares: np.ndarray, grade: int, keep: bool
+    model: Backbone, image: np.ndarray, order: np.ndarray, shares: np.ndarray, label: int, keep: bool
 ) -> np.ndarray:
-    """The grade's probability with the first shares of the pixels kept, or taken away: (S,)."""
+    """The class's probability with the first shares of the pixels kept, or taken away: (S,)."""
     rank = np.empty(order.size)
     rank[order] = np.arange(order.size)
     first = rank < shares[:, None] * order.size
     shown = np.where(first == keep, image.ravel(), 0).astype(np.uint8).reshape(-1, *image.shape)
     device = next(model.parameters()).device
-    return model(torch.from_numpy(shown).to(device)).double().softmax(dim=1)[:, Grade(grade).index].cpu().numpy()
+    probabilities = model(torch.from_numpy(shown).to(device)).double().softmax(dim=1)
+    check_choice("label", label, range(probabilities.shape[1]))
+    return probabilities[:, label].cpu().numpy()

@@ -13,21 +13,8 @@ from ggo_lab.training.config import TrainConfig
 
 
 def augments(config: TrainConfig) -> bool:
-    """Whether anything but mirroring is asked for."""
+    """Return whether anything but mirroring is asked for."""
     return bool(config.rotate or config.scale or config.intensity)
-
-
-def alter(images: Tensor, config: TrainConfig, draws: torch.Generator) -> Tensor:
-    """Mirror half of the images, left to right, and alter them further, as the settings say.
-
-    Args:
-        images, draws: as in augment.
-    Returns: same shape and range; uint8 stays uint8 where images are at most mirrored.
-    """
-    mirrored = (torch.rand(len(images), generator=draws) < 0.5).to(images.device)
-    if config.flip:
-        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    return augment(images, config, draws) if augments(config) else images
 
 
 def augment(images: Tensor, config: TrainConfig, draws: torch.Generator) -> Tensor:
@@ -35,8 +22,11 @@ def augment(images: Tensor, config: TrainConfig, draws: torch.Generator) -> Tens
 
     Args:
         images: uint8 or float (B, C, H, W), 0..255, on any device.
+        config: the limits.
         draws: generator on the CPU, so that every device sees the same amounts.
-    Returns: float32, same shape and range; what comes from outside the image is black, as air is.
+
+    Returns:
+        Float32, same shape and range; what comes from outside the image is black, as air is.
     """
     turn, growth, contrast, light = (2 * torch.rand(4, len(images), generator=draws) - 1).to(images.device)
     altered = images.float()

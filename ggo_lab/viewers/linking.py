@@ -12,13 +12,19 @@ from ggo_lab.errors import ChoiceError
 if TYPE_CHECKING:
     from ggo_lab.viewers.slices import SliceViewer
 
-_SHARED = ["plane", "index", "zoom", "centre", "probe"]
+_SHARED = ["plane", "index", "cross", "three_planes", "zoom", "centre", "probe"]
 
 
 def link(one: SliceViewer, *others: SliceViewer) -> Callable[[], None]:
     """Let viewers of scans on one grid show the same slice, plane, part and probe, whichever of them is moved.
 
-    Returns: a function that ends it.
+    Args:
+        one: is followed at first.
+        others: follow it, and are followed from then on.
+
+    Returns:
+        A function that ends it.
+
     Raises:
         ChoiceError: viewers of scans with different shapes.
     """

@@ -1,12 +1,10 @@
-"""Which scans of a report to look at: lists by right and wrong, by grade, and by how sure the network was."""
+"""Which scans of a report to look at: lists by right and wrong, by class, and by how sure the network was."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from ggo_lab.grades import Grade
 
 if TYPE_CHECKING:
     from ggo_lab.evaluation import Predictions
@@ -17,16 +15,16 @@ def lists(predictions: Predictions) -> dict[str, np.ndarray]:
 
     Wrong answers come the surest first, for these are the dangerous ones; the rest in the order of the predictions.
     """
-    true, predicted = predictions.indices, predictions.probabilities.argmax(axis=1)
+    true, predicted, task = predictions.labels, predictions.predicted, predictions.task
     known, off = true >= 0, np.abs(predicted - true)
     surest_first = np.argsort(-confidence(predictions), kind="stable")
     chosen = {
         "all": np.ones(len(true), bool),
         "right": known & (off == 0),
         "wrong": known & (off > 0),
-        "more than one grade off": known & (off > 1),
-        **{f"true {grade.label}": true == grade.index for grade in Grade},
-        **{f"predicted {grade.label}": predicted == grade.index for grade in Grade},
+        "more than one grade off": known & (off > 1) & task.ordered,
+        **{f"true {name}": true == label for label, name in enumerate(task.names)},
+        **{f"predicted {name}": predicted == label for label, name in enumerate(task.names)},
     }
     rows = {
         key: surest_first[mask[surest_first]] if key in ("wrong", "more than one grade off") else np.flatnonzero(mask)
@@ -36,20 +34,20 @@ def lists(predictions: Predictions) -> dict[str, np.ndarray]:
 
 
 def confidence(predictions: Predictions) -> np.ndarray:
-    """The probability of the predicted grade, float (N,)."""
+    """The probability of the predicted class, float (N,)."""
     return predictions.probabilities.max(axis=1)
 
 
-def true_grade(predictions: Predictions, row: int) -> Grade | None:
-    """The true grade of a row, None where it is not known."""
-    index = int(predictions.indices[row])
-    return None if index < 0 else Grade(index + 1)
+def true_label(predictions: Predictions, row: int) -> int | None:
+    """The true label of a row, None where it is not known."""
+    label = int(predictions.labels[row])
+    return None if label < 0 else label
 
 
 def line(predictions: Predictions, row: int) -> str:
     """One scan as a line of the list."""
     shares = predictions.probabilities[row]
-    predicted, true = Grade(int(shares.argmax()) + 1), true_grade(predictions, row)
+    predicted, true, names = int(shares.argmax()), true_label(predictions, row), predictions.task.names
     sign = "·" if true is None else "✓" if true == predicted else "✗"
-    was = "" if true in (None, predicted) else f" (true {true.label})"
-    return f"{sign} {predictions.names[row]}: {predicted.label} {shares.max():.0%}{was}"
+    was = "" if true is None or true == predicted else f" (true {names[true]})"
+    return f"{sign} {predictions.names[row]}: {names[predicted]} {shares.max():.0%}{was}"

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ggo_lab.grades import Grade
-from ggo_lab.images import image_set_of, image_to_scan_grid
-from ggo_lab.lungs import segment_lungs
+from ggo_lab.images import image_set_of
 from ggo_lab.rendering import Heat
 from ggo_lab.scan import Scan
 
@@ -25,25 +23,24 @@ class SeenScan:
     """
 
     def __init__(self, scan: Scan, model: Backbone):
+        """Cut the scan as the model's recipe says."""
         self.scan, self.model, self.recipe = scan, model, model.fitted_recipe
-        self.lungs = segment_lungs(scan) if self.recipe.needs_lungs else None
-        self.images = image_set_of(scan, self.recipe, self.lungs)
+        self.cut = self.recipe.cut(scan)
+        self.images = image_set_of(self.cut, model.task)
         self.pixels: np.ndarray = self.images.pixels[0]
-        self.slices: tuple[int, ...] = self.images.table["slices"][0]
+        self.slices: tuple[int, ...] = self.cut.slices
 
     def probabilities(self) -> np.ndarray:
-        """What the network says of the scan now, (4,)."""
+        """What the network says of the scan now, (K,)."""
         from ggo_lab.evaluation import predict
 
         return predict(self.model, self.images).probabilities[0]
 
-    def explain(self, grade: Grade | None) -> Heat:
-        """The Grad-CAM map of a grade (of the predicted one if None), laid on each slice the network sees."""
+    def explain(self, label: int | None) -> Heat:
+        """The Grad-CAM map of a class (of the predicted one if None), laid on each slice the network sees."""
         from ggo_lab.saliency import grad_cam
 
-        heat = grad_cam(self.model, self.pixels, grade)
-        laid = image_to_scan_grid(heat, self.scan, self.recipe, self.lungs)
-        return dict.fromkeys(self.slices, laid)
+        return self.cut.lay(grad_cam(self.model, self.pixels, label))
 
     def score(self, heat: Heat) -> str:
         """One sentence: how much of the heat lies in lesions, and what chance would give; none without the truth."""
@@ -53,5 +50,5 @@ class SeenScan:
 
         inside = share_inside(heat, self.scan.truth.lesions)
         if np.isnan(inside.share):
-            return "Nothing in the image speaks for this grade, so there is no heat."
+            return "Nothing in the image speaks for this class, so there is no heat."
         return f"{inside.share:.0%} of the heat lies in lesions, which cover {inside.chance:.0%} of these slices."

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
 from ggo_lab.errors import ModelError
-from ggo_lab.grades import Grade
 from ggo_lab.images import ImageSet
-from ggo_lab.viewers.verdicts import fine, paragraph, picture
+from ggo_lab.viewers.verdicts import thumbnail
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ggo_lab.backbones import Backbone
 
-_BATCH = 64  # images at once; it changes memory and time, not the result
 _MOST_PAIRED = 500  # training scans whose distances from each other are measured, for the unit
 
 
@@ -37,11 +34,13 @@ class Similar:
 
     Args:
         train: the images that the model learnt from, of its own recipe. They go through the network once, here.
+
     Raises:
         ModelError: images of another recipe than the model's.
     """
 
     def __init__(self, model: Backbone, train: ImageSet):
+        """Send the training images through the network once."""
         if train.recipe != model.recipe:
             raise ModelError(
                 f"train holds images made by {train.recipe}, and the model was fitted on {model.recipe}; give the "
@@ -61,26 +60,20 @@ class Similar:
         nearest = np.argsort(distances, kind="stable")[:n]
         return [Neighbour(int(row), distances[row] / self._unit) for row in nearest if np.isfinite(distances[row])]
 
-    def show(self, found: list[Neighbour]) -> str:
-        """Neighbours as small pictures of their middle channel, with name, grade and distance, HTML."""
+    def cards(self, found: list[Neighbour]) -> list[dict[str, object]]:
+        """Return neighbours with name, class, distance and a small picture of their middle channel."""
         cards = []
         for row, distance in found:
-            name, index = self.train.names[row], int(self.train.indices[row])
-            grade = "grade not known" if index < 0 else Grade(index + 1).label
-            middle = self.train.pixels[row][self.train.pixels.shape[1] // 2]
+            label, task = int(self.train.labels[row]), self.train.task
             cards.append(
-                f'<div style="width:136px">{picture(middle, f"{name}, {grade}", 136)}'
-                f'<div style="line-height:1.35;overflow-wrap:anywhere"><b>{grade}</b><br>{html.escape(name)}<br>'
-                f"distance {distance:.2f}</div></div>"
+                {
+                    "name": self.train.names[row],
+                    "label": f"{task.noun} not known" if label < 0 else task.names[label],
+                    "distance": float(distance),
+                    "picture": thumbnail(self.train.pixels[row][self.train.pixels.shape[1] // 2]),
+                }
             )
-        return (
-            paragraph("<b>The most similar training scans</b>")
-            + f'<div style="display:flex;gap:8px">{"".join(cards)}</div>'
-            + fine(
-                "Similar to the network: nearest in the numbers that its last layer reads. 1 is how far two training "
-                "scans usually lie apart."
-            )
-        )
+        return cards
 
 
 def features(model: Backbone, pixels: np.ndarray) -> np.ndarray:
@@ -90,19 +83,22 @@ def features(model: Backbone, pixels: np.ndarray) -> np.ndarray:
     """
     import torch
 
-    caught = []
+    from ggo_lab.backbones import backbone_of, batches_for
+    from ggo_lab.settled import settled
+
+    model, caught = backbone_of(model), []
+    learning = model.training
 
     def catch(_head: nn.Module, given: tuple[Tensor]) -> None:
         (read,) = given
         caught.append(read.mean((2, 3)) if read.ndim == 4 else read.mean(1) if read.ndim == 3 else read)
 
     hook = model.network.get_submodule(model.spec.head).register_forward_pre_hook(catch)
-    device = next(model.parameters()).device
-    model.eval()
     try:
-        with torch.inference_mode():
-            for start in range(0, len(pixels), _BATCH):
-                model(torch.from_numpy(np.array(pixels[start : start + _BATCH])).to(device))
+        with settled(), torch.inference_mode():
+            for batch in batches_for(model, pixels):
+                model(batch)
     finally:
         hook.remove()
+        model.train(learning)
     return torch.cat(caught).float().cpu().numpy()

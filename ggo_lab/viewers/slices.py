@@ -1,19 +1,17 @@
-"""A scan to scroll through in JupyterLab and Colab, with core ipywidgets only."""
+"""A scan to scroll through in a notebook: an anywidget around the viewer that pages use as well."""
 
-import base64
-import html
 from collections.abc import Mapping
 from pathlib import Path
+from threading import RLock
+from uuid import uuid4
 
+import anywidget
 import numpy as np
-from traitlets import Bunch
+import traitlets
 
 from ggo_lab.page import scan_page
 from ggo_lab.rendering import (
-    HEAT_HOT,
-    PLANES,
     Curve,
-    CurveStrip,
     FrameRenderer,
     Heat,
     check_curves,
@@ -21,46 +19,45 @@ from ggo_lab.rendering import (
     check_marks,
     check_masks,
     encode,
-    mask_colors,
-    picture_shape,
-    say_curve,
+    lesion_places,
+    opening_slice,
+    packed_slice,
+    scan_header,
+    sought,
 )
 from ggo_lab.scan import Scan, as_window
-from ggo_lab.viewers.captions import reading, where
-from ggo_lab.viewers.controls import Controls
-from ggo_lab.viewers.gestures import Gestures
-from ggo_lab.viewers.look import LOOK, Look
-from ggo_lab.viewers.pad import Pad
-from ggo_lab.viewers.panel import Panel
+from ggo_lab.viewers.look import Look
+from ggo_lab.viewers.still import figure, show
+from ggo_lab.webpage import VIEWER_SCRIPTS, assets
 
-_HEAT_COLOR = "#{:02x}{:02x}{:02x}".format(*HEAT_HOT)
+_STILL_SIZE = 512  # pixels of the still picture's longer side, where the viewer takes what room there is
 
 
-class SliceViewer(Look, Panel):
+class SliceViewer(Look, anywidget.AnyWidget):
     """Scroll through a scan: slices, planes, windows, overlays, HU. Shows itself as the last expression of a cell.
 
-    Its state are plain traits, so code can steer it: `viewer.index = 40`; `viewer.window = (-500, 900)`;
-    `viewer.probe = (30, 120, 80)`. `link(a, b)` makes two viewers scroll together.
-
-    What works where: sliders, buttons and the number box are core ipywidgets, 7.7 or newer, and work wherever those
-    do, and so does the state. Keys, wheel, clicks and drags on the picture, and the click on the curve, need a front
-    end that runs inline handlers, as JupyterLab does (see pad.Pad). Click the picture or tab to it first; its keys are
-    listed under the controls. Without a kernel a still picture is shown, and the page that `to_html` writes does all
-    of it alone. docs/viewers.md says what was tried, and what of it not in Colab.
+    The browser draws from HU that it is sent once, slice by slice, when they are needed. The state are plain traits,
+    changed by hand or by code: `viewer.index = 40`; `viewer.window = (-500, 900)`; `viewer.observe(note, "probe")`.
+    `link(a, b)` makes two viewers scroll together. Without a kernel a still picture is shown, and the page that
+    `to_html` writes does all of it alone. The key `?` lists keys and gestures.
 
     Args:
         scan: what to show. It is not copied.
-        masks: bool (Z, Y, X) by name, drawn in one colour each; "truth" for the lungs and lesions of scan.truth.
-        heat: 0..1, float (Z, Y, X), or a dict from axial slices to maps (Y, X), as image_to_scan_grid gives them.
+        masks: bool (Z, Y, X) by name, drawn in one colour each; "truth" for the lungs and lesions of scan.truth. With
+            masks the viewer opens where the lesions, or the first mask that is not the lungs, are largest.
+        heat: 0..1, float (Z, Y, X), or a dict from axial slices to maps (Y, X), as Cut.lay gives them.
         window: a name of WINDOWS, or (level, width) in HU.
         curve: float (Z,), a value per axial slice to draw under the picture, nan where there is none, or several such
             by name: `curve={"GGO fraction": ggo_fraction(scan, lungs).per_slice}`. Left out, the lesions' share of the
-            lungs is drawn, where both are among the masks.
+            lungs is drawn, where both are among the masks, else the area of the mask.
         marks: axial slices to mark on the curve, such as those that a network sees.
-        size: the longer side of the picture, pixels.
+        size: most pixels of the picture's height; as high as the window allows if None.
+
     Attributes:
         index: of the slice, counted along the plane's axis of scan.hu.
         plane: "axial", "coronal" or "sagittal".
+        cross: voxel (z, y, x): the slice of each plane, where the three meet.
+        three_planes: whether all three planes are shown.
         window: as in the arguments.
         shown: names of the masks that are drawn, and "heat".
         overlay: "outline" or "fill".
@@ -69,9 +66,26 @@ class SliceViewer(Look, Panel):
         centre: voxel (z, y, x) in the middle of what is zoomed; the scan's middle if None.
         probe: voxel (z, y, x) whose HU is read and which a cross marks, or None. Every plane goes to its slice.
         pointer: voxel (z, y, x) under the mouse, whose HU is read too, or None.
+        slab: thickness in mm of what is shown at once, rounded to an odd number of slices; 0 for one slice.
+        projection: what a slab shows of its slices: "mean", "MIP" (the highest HU) or "MinIP" (the lowest).
+        ruler: None, or a dict with plane, from, to (voxels), mm.
+        circle: None, or a dict with plane, centre, radius_mm; the browser adds voxels, mean_hu, sd_hu, area_mm2 and
+            volume_ml.
+        question: what the learner is asked, above the picture; set by `ask`.
+        asking: what counts as the answer: "point", "circle", or "" where nothing is asked.
+        answer: the last one: a dict with voxel and hu, or a circle.
+        feedback: text under the question.
+
     Raises:
         ChoiceError: masks or heat that do not fit the scan, an unknown window or plane, a slice outside the scan.
     """
+
+    _esm = traitlets.Unicode(assets("viewer/stub.js")).tag(sync=True)
+    _code = traitlets.Unicode(assets(f"{VIEWER_SCRIPTS} viewer/notebook.js")).tag(sync=True)
+    _css = traitlets.Unicode(assets("viewer/viewer.css")).tag(sync=True)
+    _scan = traitlets.Dict().tag(sync=True)
+    _size = traitlets.Int(None, allow_none=True).tag(sync=True)
+    _still = traitlets.Unicode().tag(sync=True)
 
     def __init__(
         self,
@@ -82,36 +96,101 @@ class SliceViewer(Look, Panel):
         *,
         curve: Curve | None = None,
         marks: tuple[int, ...] = (),
-        size: int = 512,
+        size: int | None = None,
     ):
-        self.scan = scan
-        self.masks = check_masks(scan, masks)
-        self.heat = check_heat(scan, heat)
-        self.marks = check_marks(scan, marks)
-        self._renderer = FrameRenderer(scan, self.masks, self.heat, size)
-        self._index_in = {plane: scan.shape[axis] // 2 for plane, (axis, _) in PLANES.items()}
-        if self.marks:
-            self._index_in["axial"] = self.marks[len(self.marks) // 2]
-        self.curves = check_curves(scan, curve, self.masks)
-        self.strip: CurveStrip | None = None
-        if self.curves or self.marks:
-            width = picture_shape(scan, "axial", size)[1]
-            self.strip = CurveStrip(self.curves, scan.shape[0], width, marks=self.marks)
-        super().__init__()
-        self.window = window
-        self.shown = (*self.masks, *(["heat"] if heat is not None else []))
-        self.index = self._index_in["axial"]
-        self._build(size)
-        self.observe(self._state_changed, list(LOOK))
-        self.observe(self._pointer_moved, "pointer")
-        self._follow()
-        self._render()
+        """Check what is shown, and pack the first slice."""
+        # JupyterLab asks for slices in another thread than the one that runs cells, which may show another scan.
+        self._one_at_a_time = RLock()
+        state = self._hold(scan, masks, heat, curve, marks)
+        super().__init__(_size=size, _still=uuid4().hex, window=window, **state)
+        self.on_msg(self._asked)
+
+    def show(
+        self,
+        scan: Scan,
+        masks: Mapping[str, np.ndarray] | str | None = None,
+        heat: Heat | None = None,
+        *,
+        curve: Curve | None = None,
+        marks: tuple[int, ...] = (),
+        stay: bool = False,
+    ) -> None:
+        """Show another scan in the same place, in the same window.
+
+        Args:
+            scan: what to show.
+            masks: as for a new viewer.
+            heat: as for a new viewer.
+            curve: as for a new viewer.
+            marks: as for a new viewer.
+            stay: keep plane, slice, probe and what is zoomed; the new scan has to have the shape of the old one.
+        """
+        before, known = set(self.shown), {*self.masks, "heat"}
+        with self._one_at_a_time:
+            state = self._hold(scan, masks, heat, curve, marks, self.cross[0] if stay else None)
+        # What was hidden stays hidden, and heat comes when it is asked for.
+        overlays = (*self.masks, *(["heat"] if self.heat is not None else []))
+        shown = tuple(name for name in overlays if name in before or name not in known)
+        if stay:
+            state = {"_scan": state["_scan"]}
+        else:
+            state |= {"plane": "axial", "zoom": 1.0, "centre": None, "probe": None}
+        state |= {"shown": shown, "pointer": None, "ruler": None, "circle": None, "answer": None}
+        with self.hold_trait_notifications():
+            for name, value in state.items():
+                setattr(self, name, value)
+
+    def _hold(
+        self,
+        scan: Scan,
+        masks: Mapping[str, np.ndarray] | str | None,
+        heat: Heat | None,
+        curve: Curve | None,
+        marks: tuple[int, ...],
+        first: int | None = None,
+    ) -> dict[str, object]:
+        """Keep what is shown, and return the state to begin with, at axial slice `first`."""
+        masks, heat = check_masks(scan, masks), check_heat(scan, heat)
+        marks, curves = check_marks(scan, marks), check_curves(scan, curve, masks)
+        self.scan, self.masks, self.heat, self.marks, self.curves = scan, masks, heat, marks, curves
+        self._curve = curve
+        self._serial: int = getattr(self, "_serial", 0) + 1
+        _, rows, columns = scan.shape
+        first = opening_slice(scan, masks, marks) if first is None else first
+        header = scan_header(scan, masks, heat, curves, marks)
+        header |= {"serial": self._serial, "first": {"index": first, "packed": packed_slice(scan, masks, heat, first)}}
+        shown = (*masks, *(["heat"] if heat is not None else []))
+        return {"_scan": header, "cross": (first, rows // 2, columns // 2), "index": first, "shown": shown}
+
+    def _asked(self, _widget: object, content: dict, _buffers: list) -> None:
+        """Answer the browser, which asks for slices, or where the lesions are."""
+        with self._one_at_a_time:
+            if content.get("serial") != self._serial:
+                return  # of a scan that is no longer shown
+            if content["kind"] == "slices":
+                packed = [packed_slice(self.scan, self.masks, self.heat, z) for z in content["indices"]]
+                self.send(content, packed)
+            elif content["kind"] == "lesions":
+                name = sought(self.masks)
+                places = [] if name is None else lesion_places(self.scan, self.masks[name])
+                self.send({**content, "places": places})
 
     # What others may ask of it
 
+    def ask(self, question: str, kind: str = "point") -> None:
+        """Ask the learner to click a voxel or draw a circle; the answer arrives as `answer`.
+
+        Args:
+            question: what to do, one sentence.
+            kind: "point" or "circle".
+        """
+        self.answer, self.feedback = None, ""
+        self.asking, self.question = kind, question
+
     def frame(self) -> np.ndarray:
-        """The picture now shown: uint8 (H, W, 3)."""
-        return self._renderer.frame(
+        """Return the plane now shown as a picture, uint8 (H, W, 3), drawn by Python."""
+        renderer = FrameRenderer(self.scan, self.masks, self.heat, self._size or _STILL_SIZE)
+        return renderer.frame(
             self.plane,
             self.index,
             as_window(self.window),
@@ -124,8 +203,12 @@ class SliceViewer(Look, Panel):
         )
 
     def png(self) -> bytes:
-        """The picture now shown, as an exact PNG file."""
+        """Return the picture of `frame` as an exact PNG file."""
         return encode(self.frame(), "PNG")
+
+    def jpeg(self) -> bytes:
+        """Return the picture of `frame` as a small file."""
+        return encode(self.frame())
 
     def to_html(self, path: str | Path) -> Path:
         """Write one HTML file that scrolls without Python or network; see page.scan_page."""
@@ -135,116 +218,31 @@ class SliceViewer(Look, Panel):
             masks=self.masks,
             heat=self.heat,
             window=self.window,
-            index=self._index_in["axial"] if self.plane != "axial" else self.index,
-            curve=self.curves or None,
+            index=self.cross[0],
+            curve=self._curve,
             marks=self.marks,
+            shown=self.shown,
         )
 
-    # The state and its controls
-
-    def _state_changed(self, change: Bunch) -> None:
-        if self._following:
-            return
-        with self._quietly():
-            if change.name == "probe" and self.probe is not None:
-                self._index_in = dict(zip(PLANES, self.probe, strict=True))
-                self.index = self._index_in[self.plane]
-            elif change.name == "plane":
-                self.pointer = None
-                self._index_in[change.old] = self.index
-                self.index = self._index_in[self.plane]
-        self._follow()
-        self._render()
-
-    def _take(self, look: Mapping[str, object]) -> None:
-        with self._quietly():
-            super()._take(look)
-        self._follow()
-        self._render()
-
-    def _build(self, size: int) -> None:
-        """Make the controls and let them ask; _follow gives them their values."""
-        colors = {**mask_colors(list(self.masks)), **({"heat": _HEAT_COLOR} if self.heat is not None else {})}
-        controls = self.controls = Controls(self.scan, colors, bool(self.masks), size)
-        gestures = Gestures(self, size)
-        self.pad = Pad(
-            controls.image,
-            f"CT picture of {self.scan.name}. Arrow keys move one slice, page keys five, space plays; A, C and S choose"
-            " the plane.",
-            gestures,
-        )
-        for control, trait in (
-            (controls.planes, "plane"),
-            (controls.slider, "index"),
-            (controls.play, "index"),
-            (controls.number, "index"),
-            (controls.presets, "window"),
-            (controls.overlay, "overlay"),
-            (controls.opacity, "opacity"),
-        ):
-            control.observe(lambda change, trait=trait: self._asked(trait, change.new), "value")
-        controls.zoom.observe(lambda change: None if self._following else gestures.zoom_to(change.new), "value")
-        for slider in (controls.level, controls.width):
-            slider.observe(lambda _: self._asked("window", (controls.level.value, controls.width.value)), "value")
-        for check in controls.checks.values():
-            check.observe(
-                lambda _: self._asked("shown", tuple(name for name, box in controls.checks.items() if box.value)),
-                "value",
-            )
-        self._arrange(*controls.arranged(self.pad))
-
-    def _follow(self) -> None:
-        """Bring every control in line with the state."""
-        controls = self.controls
-        with self._quietly():
-            controls.planes.value = self.plane
-            for control in (controls.slider, controls.play, controls.number):
-                control.max = self.last_index
-                control.value = self.index
-            controls.presets.value = self.window if isinstance(self.window, str) else None
-            level, width = as_window(self.window)
-            controls.level.value, controls.width.value = round(level), round(width)
-            for name, check in controls.checks.items():
-                check.value = name in self.shown
-            controls.overlay.value, controls.opacity.value = self.overlay, self.opacity
-            controls.zoom.value = self.zoom
-
-    def _render(self) -> None:
-        frame = self.frame()
-        if strip := self.strip_shown:
-            frame = np.vstack([frame, strip.draw(self.index)])
-        self.controls.image.value = encode(frame)
-        self.controls.say(where(self.scan, self.plane, self.index), self._curves_here(), self._probe_said())
-        if self.pointer is not None:  # it rests where it is while slices go by
-            axis = PLANES[self.plane][0]
-            self.pointer = (*self.pointer[:axis], self.index, *self.pointer[axis + 1 :])
-
-    def _curves_here(self) -> dict[str, str]:
-        """What each curve says of the slice, by its colour; curves run over axial slices."""
-        if self.plane != "axial":
-            return {}
-        colors = mask_colors(list(self.curves))
-        return {colors[name]: say_curve(name, values[self.index]) for name, values in self.curves.items()}
-
-    def _probe_said(self) -> str:
-        return "" if self.probe is None else reading(self.scan, self.masks, self.probe, numbered=True)
-
-    def _pointer_moved(self, _change: Bunch) -> None:
-        self.controls.say_pointed("" if self.pointer is None else reading(self.scan, self.masks, self.pointer))
-
-    @property
-    def strip_shown(self) -> CurveStrip | None:
-        """The strip of the curves, where it stands under the picture."""
-        return self.strip if self.plane == "axial" else None
+    def close(self) -> None:
+        """Free the memory of the viewer, in the kernel and in the browser."""
+        layout = self.layout
+        if self.comm is not None:
+            # Notebooks keep the state of what was closed: without the code, and the slice that came along, it is small.
+            self._code, self._scan = "", {}
+        super().close()
+        if layout is not None:
+            layout.close()
 
     # How it is displayed
 
     def __repr__(self) -> str:
-        return f"SliceViewer({self.scan.name!r}, {where(self.scan, self.plane, self.index)})"
+        where = f"{self.plane} {self.index} of 0–{self.last_index}"
+        return f"SliceViewer({self.scan.name!r}, {where})"
 
-    def _repr_html_(self) -> str:
-        """A still picture, for places without a kernel: GitHub, a printed page."""
-        picture = base64.b64encode(encode(self.frame())).decode()
-        caption = html.escape(f"{self.scan.name}: {where(self.scan, self.plane, self.index)}")
-        image = f'<img alt="{caption}" src="data:image/jpeg;base64,{picture}">'
-        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    def _still_html(self) -> str:
+        caption = f"{self.scan.name}: {self.plane} {self.index} of 0–{self.last_index}"
+        return figure(self.jpeg(), caption, self._still)
+
+    def _ipython_display_(self) -> None:
+        show(self, self)

@@ -6,6 +6,23 @@ import shutil
 import lab
 import pytest
 
+MOST_SILENCES = 2  # tests in which the browser did not answer in time, before the rest is not tried any more
+_silent: list[str] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Count the tests that waited in vain, so that a machine that hangs costs minutes and not an hour."""
+    report = yield
+    if call.excinfo is not None and "Timeout" in call.excinfo.typename and "browser" in item.path.parts:
+        _silent.append(item.nodeid)
+    return report
+
+
+def pytest_runtest_setup(item):
+    if len(_silent) >= MOST_SILENCES and "browser" in item.path.parts:
+        pytest.fail(f"Not tried: the browser did not answer in time in {' and '.join(_silent)}.", pytrace=False)
+
 
 @pytest.fixture(scope="session")
 def chromium():
@@ -29,17 +46,10 @@ def screenshots():
 
 
 @pytest.fixture(scope="session")
-def run_notebook(chromium, tmp_path_factory):
-    """Function that opens and runs a notebook in a JupyterLab that all tests share; see lab.run_notebook."""
+def served(chromium, tmp_path_factory):
+    """The JupyterLab that all tests share."""
     if importlib.util.find_spec("jupyterlab") is None:
         pytest.skip("jupyterlab is not installed")
-    folder, pages = tmp_path_factory.mktemp("notebooks"), []
+    folder = tmp_path_factory.mktemp("notebooks")
     with lab.jupyterlab(folder, tmp_path_factory.mktemp("jupyter")) as address:
-
-        def run(name: str, cells: list[str], **options):
-            pages.append(lab.run_notebook(chromium, address, folder, name, cells, **options))
-            return pages[-1]
-
-        yield run
-        for page in pages:
-            page.close()
+        yield lab.Lab(chromium, address, folder)

@@ -15,7 +15,10 @@ WORDS = "## Words\n\n| word | meaning |\n|---|---|\n| voxel | a small box |\n"
 FIRST = [
     new_markdown_cell("# A scan & more\n\nYou *scroll*\nthrough a chest.\n\n**Time**: short."),
     new_markdown_cell(f"{WORDS}\nSee [on](01_second.ipynb#Deep-down), [data](../data/README.md#mosmed)."),
-    new_code_cell("import ggo_lab as gl\nscan = gl.make_phantom(grade=2, seed=1, shape=(16, 64, 64)).renamed('A<b>')"),
+    new_code_cell(
+        "import ggo_lab as gl\ngl.start_lesson()\n"
+        "scan = gl.make_phantom(grade=2, seed=1, shape=(16, 64, 64)).renamed('A<b>')"
+    ),
     new_code_cell("gl.SliceViewer(scan, masks='truth')"),
     new_code_cell(
         "from ipywidgets import interact\nimport matplotlib.pyplot as plt\n\n@interact(level=(-900, 0, 100))\n"
@@ -26,6 +29,22 @@ FIRST = [
     new_code_cell("# Solution\n'the answer is ' + str(40 + 2)", metadata={"tags": ["solution"]}),
 ]
 SECOND = [new_markdown_cell("# Second\n\nThe last one."), new_markdown_cell("## Deep down\n\n`x < y`")]
+
+# What may not run wherever it stands: in prose, in what a cell shows, in a link.
+HOSTILE = [
+    new_markdown_cell(
+        '# Third\n\nWords for the index.\n\n<img src=x onerror="window.ran=1"> '
+        "<script>window.ran=2</script> [link](javascript:window.ran=3)"
+        '\n\n<svg onload="window.ran=4"></svg> <iframe srcdoc="<script>parent.ran=5</script>"></iframe>'
+    ),
+    new_code_cell(
+        "from IPython.display import HTML, Javascript, Markdown\n"
+        'display(HTML(\'<script>window.ran=6</script><img src=x onerror="window.ran=7"><base href="https://x.y/">\''
+        " '<a href=\"javascript:window.ran=8\">link</a>'), Javascript('window.ran=9'))\n"
+        'display(Markdown(\'<img src="https://x.y/z.png" onerror="window.ran=10">\'))\n'
+        "'<script>window.ran=11</script>'"
+    ),
+]
 
 
 def write_course(root, **notebooks):
@@ -38,7 +57,7 @@ def write_course(root, **notebooks):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     root = tmp_path_factory.mktemp("course")
-    notebooks = write_course(root, **{"00_first": FIRST, "01_second": SECOND})
+    notebooks = write_course(root, **{"00_first": FIRST, "01_second": SECOND, "02_hostile": HOSTILE})
     for folder, name, text in (
         ("data", "README", "# Data\n\nAll of it.\n\n## MosMed\n\n[up](#mosmed)"),
         ("docs", "glossary", "# old"),
@@ -53,9 +72,12 @@ def site(tmp_path_factory):
 
 def test_every_page_is_there_and_every_link_arrives(site):
     pages = {file.name: file.read_text(encoding="utf-8") for file in site.glob("*.html")}
-    assert set(pages) == {"00_first.html", "01_second.html", "data.html", "glossary.html", "index.html"}
+    numbered = {"00_first.html", "01_second.html", "02_hostile.html"}
+    assert set(pages) == {*numbered, "data.html", "glossary.html", "index.html"}
     assert (site / "viewers" / "00-1.html").exists()
     for name, text in pages.items():
+        if name == "02_hostile.html":
+            continue  # its links lead nowhere
         for target, fragment in re.findall(r'(?:href|src)="([^"#:]*)(?:#([^"]*))?"', text):
             assert not target or (site / target).exists(), (name, target)
             if fragment:
@@ -65,7 +87,7 @@ def test_every_page_is_there_and_every_link_arrives(site):
 def test_what_was_executed_is_shown(site):
     first = (site / "00_first.html").read_text(encoding="utf-8")
     assert "drawn at -500" in first and "In JupyterLab you can move it." in first
-    assert first.count("data:image/png;base64,") == 1
+    assert first.count("data:image/png;base64,") == 2  # a figure, and its sheet for a dark page
     assert "<pre>100 %</pre>" in first and "50 %" not in first
     assert '<table border="1" class="dataframe">' in first and "<style scoped>" not in first
     solution = re.search(r"<details><summary>Solution</summary>(.*?)</details>", first, re.S).group(1)
@@ -90,21 +112,41 @@ def test_it_works_from_a_disk_without_a_network(site, chromium, screenshots):
         page.get_by_role("link", name="A scan & more").click()
         page.locator("iframe").scroll_into_view_if_needed()
         viewer = page.frame_locator("iframe")
-        viewer.locator("body[data-ready]").wait_for(timeout=10_000)
-        viewer.locator("text=axial 8 of 0–15").wait_for()
-        viewer.locator("input[type=range]").first.focus()
+        viewer.locator(".ggo-viewer[data-ready=true]").wait_for(timeout=10_000)
+        viewer.locator(".ggo-slice").focus()
+        before = int(viewer.locator(".ggo-slice").input_value())
         page.keyboard.press("ArrowRight")
-        viewer.locator("text=axial 9 of 0–15").wait_for()
+        viewer.locator(f"text=axial {before + 1} of 0–15").wait_for()
         assert not page.locator("details .outputs").is_visible()
         page.get_by_text("Solution", exact=True).click()
-        assert page.locator("details .outputs").is_visible()
+        page.locator("details .outputs").wait_for()
         page.screenshot(path=screenshots / f"site-{scheme}.png", full_page=True)
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", paper))) > 3 * 128) == (scheme == "light")
+        assert page.locator(".ggo-figure").is_visible() and page.locator(".ggo-sheet").is_visible() == (
+            scheme == "dark"
+        )
         page.get_by_role("link", name="on to → 01").first.click()
+        page.wait_for_url("**/01_*.html")
         assert page.title() == "Second"
         assert complaints == []
         context.close()
+
+
+def test_nothing_runs_and_nothing_is_fetched_from_a_hostile_notebook(site, chromium):
+    page, asked, refused = chromium.new_page(), set(), set()
+    page.on("request", lambda request: asked.add(request.url))
+    # What the page's policy refuses is not sent.
+    page.on("requestfailed", lambda request: request.failure == "csp" and refused.add(request.url))
+    for name in ("index.html", "02_hostile.html"):
+        page.goto((site / name).as_uri())
+        page.evaluate("for (const link of document.querySelectorAll('a[href^=javascript]')) link.click()")
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.ran") is None, name
+    assert "window.ran=11" in page.locator("body").inner_text()  # shown as the text that it is
+    assert all(url.startswith(("file:", "data:", "about:")) for url in asked - refused)
+    assert page.evaluate("document.baseURI").startswith("file:")
+    page.close()
 
 
 def test_what_cannot_be_written_is_said(tmp_path, capsys):

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from judged import predictions_of
 
-from ggo_lab.evaluation import Predictions, evaluate
+from ggo_lab.evaluation import evaluate
 
 EVIL = '<img src=x onerror="document.title=1">'
 
@@ -15,7 +16,7 @@ def test_the_report_shows_nothing_runs_and_it_is_photographed(chromium, tmp_path
     shares = 0.5 * rng.dirichlet(np.ones(4), len(true))
     shares[np.arange(len(true)), np.clip(true + rng.choice([0, 0, 0, -1, 1], len(true)), 0, 3)] += 0.5
     names = [EVIL, *(f"phantom-{i}" for i in range(1, len(true)))]
-    judged = Predictions(names, [f"patient-{i}" for i in range(len(true))], true, shares, "resnet18")
+    judged = predictions_of(names, [f"patient-{i}" for i in range(len(true))], true, shares, "resnet18")
     path = evaluate(judged, draws=300).to_html(tmp_path / "report.html")
     context = chromium.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 900}, offline=True)
     page = context.new_page()
@@ -31,5 +32,12 @@ def test_the_report_shows_nothing_runs_and_it_is_photographed(chromium, tmp_path
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(int(part) for part in paper[4:-1].split(",")) > 380) == (scheme == "light")
     page.screenshot(path=screenshots / f"report-{scheme}.png", full_page=True)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    hints = page.evaluate(
+        """() => [...document.querySelectorAll(".scroll")].filter((table) => table.scrollWidth > table.clientWidth)
+            .map((table) => getComputedStyle(table).backgroundAttachment)"""
+    )
+    assert hints and set(hints) == {"local, local, scroll, scroll"}  # a wide table shows that it scrolls
     assert complaints == []
     context.close()

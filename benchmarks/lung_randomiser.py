@@ -1,0 +1,366 @@
+"""Change slices of phantoms at random, so that real ones lie among them: what `train_lung_network.py` learns from.
+
+All is done on batches with torch. HU throughout; a sample is three neighbouring slices, and its labels are those of the
+middle one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+PIXEL_MM = 4.0
+TISSUE_HU, SPAN_HU = 40.0, 1040.0  # from airless lung to air
+
+
+@dataclass
+class Batch:
+    """Slices and what is known of them, each (B, 3, H, W); `flags` say what a voxel is, see make_slices."""
+
+    hu: Tensor
+    side: Tensor  # 0, 1 right, 2 left
+    lesion: Tensor  # 0, 1 ground glass, 2 consolidation
+    vessel: Tensor
+    airway: Tensor
+    depth: Tensor  # mm inside the lungs
+    beyond: Tensor  # mm outside them
+    low: Tensor  # (B,) share of the height, 0 at the lowest slice
+
+    @property
+    def size(self) -> int:
+        """Pixels along a side."""
+        return self.hu.shape[-1]
+
+    @property
+    def row(self) -> Tensor:
+        """Place from front (-1) to back (1), (1, 1, H, 1)."""
+        return torch.linspace(-1, 1, self.size)[None, None, :, None]
+
+
+class Randomiser:
+    """Draw everything from one generator, so that a seed means the same batches."""
+
+    def __init__(self, seed: int):
+        self.rng = torch.Generator().manual_seed(seed)
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=self.rng)
+
+    def chance(self, share: float, batch: int) -> Tensor:
+        return (torch.rand(batch, 1, 1, 1, generator=self.rng) < share).float()
+
+    def each(self, low: float, high: float, batch: int) -> Tensor:
+        return self.uniform(low, high, batch, 1, 1, 1)
+
+    def field(self, batch: int, size: int, step_mm: float) -> Tensor:
+        """Smooth noise (B, 1, size, size), sd about 1, without structure finer than step_mm."""
+        knots = max(2, round(size * PIXEL_MM / step_mm) + 2)
+        coarse = torch.randn(batch, 1, knots, knots, generator=self.rng)
+        return 1.4 * functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
+
+    def __call__(self, batch: Batch, pixel_mm: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the network's input (B, 3, size, size), the side and the lesion labels, both (B, size, size)."""
+        b = self._place(batch, pixel_mm, size)
+        self._breath(b)
+        self._some(b, 0.40, self._soft_border)
+        self._some(b, 0.40, self._wide_vessels)
+        self._some(b, 0.35, self._ground_glass)
+        self._some(b, 0.30, self._consolidation)
+        self._some(b, 0.14, self._effusion)
+        self._some(b, 0.45, self._bulges)
+        self._some(b, 0.12, self._abdomen)
+        self._some(b, 0.30, self._thin_wall)
+        self._some(b, 0.20, self._contrast)
+        self._some(b, 0.70, self._gas, among=b.low < 0.4)
+        self._some(b, 0.06, self._gas)
+        self._some(b, 0.20, self._arms)
+        self._some(b, 0.45, self._table)
+        self._some(b, 0.25, self._table)
+        return self._scan(b)
+
+    def _some(self, b: Batch, share: float, change: Callable[[Batch], None], among: Tensor | None = None) -> None:
+        """Change some of the samples in place: cheaper than changing all and keeping some."""
+        chosen = torch.rand(len(b.hu), generator=self.rng) < share
+        index = torch.nonzero(chosen if among is None else chosen & among)[:, 0]
+        if len(index):
+            part = Batch(*(getattr(b, field.name)[index] for field in fields(b)))
+            change(part)
+            b.hu[index], b.side[index], b.lesion[index] = part.hu, part.side, part.lesion
+
+    def grain(self, b: Batch) -> Tensor:
+        """Fine texture, sd about 1, the three slices apart."""
+        return functional.avg_pool2d(torch.randn(b.hu.shape, generator=self.rng), 3, 1, 1) * 3
+
+    # ------------------------------------------------------------------ shape
+
+    def _place(self, b: Batch, pixel_mm: Tensor, size: int) -> Batch:
+        """Resample to PIXEL_MM with random zoom, aspect, rotation, shift, bending and mirroring."""
+        n, height = len(b.hu), b.hu.shape[-1]
+        zoom = self.uniform(0.8, 1.3, n)
+        ratio = PIXEL_MM / pixel_mm / zoom * size / height  # output half width in input half widths
+        angle = self.uniform(-0.25, 0.25, n) * (torch.rand(n, generator=self.rng) < 0.6)
+        across, along = self.uniform(0.92, 1.08, n), self.uniform(0.85, 1.08, n)
+        mirrored = torch.rand(n, generator=self.rng) < 0.5
+        flip = torch.where(mirrored, -1.0, 1.0)
+        cos, sin = angle.cos(), angle.sin()
+        shift = self.uniform(-0.12, 0.12, n, 2) * torch.where(torch.rand(n, 1, generator=self.rng) < 0.3, 2.5, 1.0)
+        theta = torch.stack(
+            [
+                torch.stack([ratio * across * cos * flip, -ratio * along * sin, shift[:, 0]], 1),
+                torch.stack([ratio * across * sin * flip, ratio * along * cos, shift[:, 1]], 1),
+            ],
+            1,
+        )
+        grid = functional.affine_grid(theta, [n, 1, size, size], align_corners=False)
+        bend = torch.cat([self.field(n, size, 100), self.field(n, size, 100)], 1).permute(0, 2, 3, 1)
+        grid = grid + bend * self.uniform(0, 0.02, n)[:, None, None, None]
+        smooth = torch.cat([b.hu + 1000, b.depth, 255 - b.beyond], 1)
+        smooth = functional.grid_sample(smooth, grid, align_corners=False)  # outside: air, far away
+        exact = torch.cat([b.side, b.lesion, b.vessel, b.airway], 1)
+        exact = functional.grid_sample(exact, grid, mode="nearest", align_corners=False)
+        hu, depth, near = smooth.chunk(3, 1)
+        side, lesion, vessel, airway = exact.chunk(4, 1)
+        swapped = torch.where(side > 0, 3 - side, side)
+        side = torch.where(mirrored[:, None, None, None], swapped, side)
+        scale = (zoom * 1.0)[:, None, None, None]
+        return Batch(hu - 1000, side, lesion, vessel, airway, depth * scale, (255 - near) * scale, b.low)
+
+    # ------------------------------------------------------------------ inside the lungs
+
+    def _breath(self, b: Batch) -> None:
+        """Let the lungs hold another share of air, and let weight make them denser towards one side."""
+        n, size = len(b.hu), b.hu.shape[-1]
+        lung = b.side > 0
+        healthy = (lung & (b.lesion == 0) & (b.hu < -500)).float()
+        count = healthy.sum((1, 2, 3), keepdim=True)
+        air = (TISSUE_HU - b.hu) / SPAN_HU
+        usual = torch.where(count > 20, (air * healthy).sum((1, 2, 3), keepdim=True) / count.clamp(min=1), 0.86)
+        deep = self.each(-930, -800, n)
+        free = self.each(-820, -600, n)
+        wanted = torch.where(self.chance(0.55, n) > 0, free, deep)
+        row = b.row
+        inside = lung.float().sum((1, 2, 3), keepdim=True).clamp(min=1)
+        middle = (row * lung).sum((1, 2, 3), keepdim=True) / inside
+        ramp = (row - middle) * self.each(-0.05, 0.55, n) * self.each(0, 1, n)
+        column = torch.linspace(-1, 1, size)[None, None, None, :]
+        ramp = ramp + column * self.each(-0.08, 0.08, n)
+        gain = (TISSUE_HU - wanted) / SPAN_HU / usual * (1 - ramp)
+        gain = gain * (1 + self.field(n, size, 35) * self.each(0, 0.05, n))
+        # Ground glass fainter than the phantom's, as much as that, and denser.
+        excess = (usual - air).clamp(min=0) * self.each(-0.35, 1.0, n)
+        ill = functional.avg_pool2d((b.lesion == 1).float(), 3, 1, 1)
+        air = air - excess * ill
+        # Weight also presses a rim at the back; it is no disease.
+        rim = torch.exp(-((b.depth / self.each(3, 11, n)) ** 2)) * (row > middle + self.each(0.0, 0.4, n))
+        gain = gain * (1 - rim * self.each(0.1, 0.55, n) * self.chance(0.45, n))
+        air = air * gain + self.grain(b) * self.each(0, 0.025, n) * (air > 0.2)
+        b.hu = torch.where(lung, TISSUE_HU - SPAN_HU * air.clamp(-0.1, 0.99), b.hu)
+
+    def _soft_border(self, b: Batch) -> None:
+        """Let the border fade over some mm here and there, as diaphragm and heart do when they move: no disease."""
+        n = len(b.hu)
+        fading = torch.exp(-((b.depth / self.each(2, 10, n)) ** 2)) * (b.side > 0) * (b.lesion == 0)
+        here = (self.field(n, b.size, 45) > self.each(-1.0, 1.2, n)).float()
+        here = functional.avg_pool2d(here, 7, 1, 3)
+        b.hu = b.hu + fading * here * self.each(0.2, 0.9, n) * (TISSUE_HU - b.hu).clamp(min=0)
+
+    def _wide_vessels(self, b: Batch) -> None:
+        """Let vessels take more of the pixels around them: wide, and healthy."""
+        near = functional.avg_pool2d(functional.max_pool2d(b.vessel, 3, 1, 1), 3, 1, 1)
+        taken = (near * self.each(0.2, 1.3, len(b.hu))).clamp(max=1) * (b.side > 0) * (b.lesion == 0)
+        b.hu = b.hu + taken * (TISSUE_HU - b.hu).clamp(min=0)
+
+    def _ground_glass(self, b: Batch) -> None:
+        weight = self._patch(b, soft=self.each(0.08, 0.6, len(b.hu)))
+        air = (TISSUE_HU - b.hu) / SPAN_HU
+        lost = self.each(0.1, 0.65, len(b.hu)) * (1 + 0.3 * self.field(len(b.hu), b.size, 15)).clamp(0.4, 1.6)
+        new = air.clamp(min=0) * (1 - lost) + self.grain(b) * self.each(0, 0.05, len(b.hu))
+        self._lay(b, weight, air, new, 1.0)
+
+    def _consolidation(self, b: Batch) -> None:
+        weight = self._patch(b, soft=self.each(0.03, 0.15, len(b.hu)))
+        air = (TISSUE_HU - b.hu) / SPAN_HU
+        new = self.each(-0.06, 0.12, len(b.hu)) + self.grain(b) * self.each(0, 0.04, len(b.hu))
+        self._lay(b, weight, air, torch.where((b.airway > 0) | (air < 0), air, new), 2.0)
+
+    def _patch(self, b: Batch, soft: Tensor) -> Tensor:
+        """Return a weight 0..1 that covers 4 to 99% of one lung or both, in patches of any size, by place or not."""
+        n = len(b.hu)
+        only = self._one_or_both(b)
+        step = float(self.uniform(12, 65, 1))
+        liking = self.field(n, b.size, step) + 0.5 * self.field(n, b.size, step / 2)
+        liking = liking + b.row * self.each(0, 4, n) - b.depth / 30.0 * self.each(-0.5, 2.5, n)
+        area = only.sum((1, 2, 3), keepdim=True).clamp(min=1)
+        mean = (liking * only).sum((1, 2, 3), keepdim=True) / area
+        sd = (((liking - mean) ** 2 * only).sum((1, 2, 3), keepdim=True) / area).sqrt().clamp(min=1e-3)
+        return torch.sigmoid(((liking - mean) / sd - self.each(-2.2, 1.8, n)) / soft) * only
+
+    def _one_or_both(self, b: Batch) -> Tensor:
+        n = len(b.hu)
+        one = 1 + (torch.rand(n, 1, 1, 1, generator=self.rng) < 0.5).float()
+        return torch.where(self.chance(0.5, n) > 0, (b.side == one).float(), (b.side > 0).float())
+
+    def _lay(self, b: Batch, weight: Tensor, air: Tensor, new: Tensor, kind: float) -> None:
+        b.hu = torch.where(b.side > 0, TISSUE_HU - SPAN_HU * (air + weight * (new - air)), b.hu)
+        b.lesion = torch.where((weight > 0.5) & (b.lesion < kind), kind, b.lesion)
+
+    def _effusion(self, b: Batch) -> None:
+        """Put fluid behind the lung, which then is lung no more, and press the lung beside it airless."""
+        n = len(b.hu)
+        reach = self.each(4, 90, n) * (1 + 0.3 * self.field(n, b.size, 50))
+        fluid = ((b.row > self.each(-0.6, 0.5, n)) & (b.depth < reach)).float() * self._one_or_both(b)
+        grain = torch.randn(b.hu.shape, generator=self.rng) * 6
+        beside = functional.max_pool2d(fluid, 5, 1, 2) * (b.side > 0) * (1 - fluid) * self.chance(0.5, n)
+        b.hu = torch.where(fluid > 0, self.each(-8, 40, n) + grain, b.hu)
+        b.hu = torch.where(beside > 0, self.each(20, 90, n) + grain, b.hu)
+        b.side = torch.where(fluid > 0, 0.0, b.side)
+        b.lesion = torch.where(fluid > 0, 0.0, torch.where(beside > 0, 2.0, b.lesion))
+
+    def _bulges(self, b: Batch) -> None:
+        """Let aorta, heart or a hernia bulge into a lung from the middle: round, of blood or tissue, and no lung."""
+        n = len(b.hu)
+        column = torch.arange(b.size).float()[None, None, None, :]
+        line = torch.arange(b.size).float()[None, None, :, None]
+        for side, share, sign in ((2.0, 0.9, 1.0), (1.0, 0.25, -1.0)):
+            lung = (b.side[:, 1] == side).float()
+            rows = lung.amax(2)
+            first = rows.argmax(1).float()
+            last = b.size - 1 - rows.flip(1).argmax(1).float()
+            y = (first + (last - first) * self.uniform(0.4, 0.95, n)).round().long().clamp(0, b.size - 1)
+            across = lung[torch.arange(n), y] if sign > 0 else lung[torch.arange(n), y].flip(1)
+            edge = across.argmax(1).float()
+            edge = edge if sign > 0 else b.size - 1 - edge
+            radius = self.uniform(8, 21, n) / PIXEL_MM
+            x = edge + sign * radius * self.uniform(-0.9, 0.7, n)
+            away = ((column - x[:, None, None, None]) ** 2 + (line - y.float()[:, None, None, None]) ** 2).sqrt()
+            here = (away - radius[:, None, None, None]).clamp(-0.5, 0.5)
+            weight = (0.5 - here) * (across.amax(1)[:, None, None, None] > 0) * self.chance(share, n)
+            blood = self.each(25, 75, n) + self.each(0, 250, n) * self.chance(0.25, n)
+            b.hu = b.hu + weight * (blood - b.hu)
+            b.side = torch.where(weight > 0.5, 0.0, b.side)
+            b.lesion = torch.where(weight > 0.5, 0.0, b.lesion)
+
+    # ------------------------------------------------------------------ outside the lungs
+
+    def _abdomen(self, b: Batch) -> None:
+        """Fill what was lung with liver and fat, and put bowel gas anywhere."""
+        n = len(b.hu)
+        tissue = torch.where(self.field(n, b.size, 40) > self.each(-1, 1.5, n), self.each(30, 90, n), -105.0)
+        was_lung = (b.side > 0) | (b.airway > 0) | ((b.depth > 0) & (b.hu < -200))
+        b.hu = torch.where(was_lung, tissue.expand_as(b.hu), b.hu)
+        b.side, b.lesion, b.beyond = torch.zeros_like(b.side), torch.zeros_like(b.side), torch.full_like(b.beyond, 99.0)
+        b.depth, b.airway = torch.zeros_like(b.depth), torch.zeros_like(b.depth)
+        self._gas(b, self.each(0.0, 1.6, n))
+
+    def _gas(self, b: Batch, much: Tensor | None = None) -> None:
+        """Put gas and what is mottled like lung into stomach and bowel."""
+        n = len(b.hu)
+        much = self.each(0.9, 2.2, n) if much is None else much
+        room = (b.hu > -180) & (b.hu < 130) & (b.side == 0) & (b.beyond > 5)
+        room = functional.avg_pool2d(room.float(), 3, 1, 1) > 0.95
+        step = float(self.uniform(20, 60, 1))
+        filled = (self.field(n, b.size, step) - 0.8 * b.row * self.chance(0.6, n) > much) & room
+        stool = self.each(-900, -100, n) + 150 * self.field(n, b.size, 10)
+        gas = torch.where(self.chance(0.3, n) > 0, stool.clamp(-1000, 60), torch.full((1,), -1000.0))
+        edge = functional.avg_pool2d(filled.float(), 3, 1, 1)
+        b.hu = b.hu + edge * (gas - b.hu) * filled
+
+    def _between(self, b: Batch) -> Tensor:
+        """Mark what lies between the lungs in any of the three slices, (B, 1, H, W)."""
+        lung = (b.side > 0).float().amax(1, keepdim=True)
+        return lung.cummax(3).values * lung.flip(3).cummax(3).values.flip(3)
+
+    def _thin_wall(self, b: Batch) -> None:
+        """End the body a few mm behind the lungs, but for what lies between them."""
+        n = len(b.hu)
+        area = (b.side[:, 1:2] > 0).sum((1, 2, 3), keepdim=True) * PIXEL_MM**2 / 100
+        wall = self.each(4, 30, n) * (1 + 0.3 * self.field(n, b.size, 75))
+        off = (area > 60) & (b.beyond > wall) & (self._between(b) == 0) & (b.side == 0)
+        b.hu = torch.where(off, -1000.0, b.hu)
+
+    def _contrast(self, b: Batch) -> None:
+        """Brighten what lies between the lungs, and their vessels."""
+        n = len(b.hu)
+        bright = self.each(0, 230, n) * (self.field(n, b.size, 30) > -0.4)
+        heart = (self._between(b) > 0) & (b.hu > 25) & (b.side == 0)
+        b.hu = b.hu + bright * heart + 0.7 * bright * (b.vessel * (b.side > 0))
+
+    def _arms(self, b: Batch) -> None:
+        n = len(b.hu)
+        column = torch.arange(b.size).float()[None, None, None, :]
+        line = torch.arange(b.size).float()[None, None, :, None]
+        wide = (b.hu > -350).float().amax((1, 2), keepdim=True)
+        first = wide.argmax(-1, keepdim=True).float()
+        last = b.size - 1 - wide.flip(-1).argmax(-1, keepdim=True).float()
+        for edge_column, sign in ((first, -1.0), (last, 1.0)):
+            radius = self.each(25, 55, n) / PIXEL_MM
+            centre_x = edge_column + sign * (radius + self.each(0, 3, n))
+            centre_y = b.size * self.each(0.35, 0.75, n)
+            away = ((column - centre_x) ** 2 + ((line - centre_y) * self.each(0.6, 1.1, n)) ** 2).sqrt()
+            here = (self.chance(0.8, n) > 0) & (away < radius) & (b.hu < -350) & (b.side == 0) & (b.depth < 1)
+            arm = torch.where(away < radius - self.each(1, 4, n), 45.0, -100.0)
+            b.hu = torch.where(here, torch.where(away < radius * 0.28, 700.0, arm).expand_as(b.hu), b.hu)
+
+    def _table(self, b: Batch) -> None:
+        """Lay a table or a blanket behind the body, with foam on it or without."""
+        n = len(b.hu)
+        column = torch.arange(b.size).float()[None, None, None, :]
+        line = torch.arange(b.size).float()[None, None, :, None]
+        tall = (b.hu > -350).float().amax((1, 3), keepdim=True)
+        back = b.size - 1 - tall.flip(2).argmax(2, keepdim=True).float()
+        bow = self.each(-0.006, 0.012, n) * (column - b.size * self.each(0.4, 0.6, n)) ** 2
+        below = line - (back + self.each(0.5, 14, n) - bow)
+        wide = ((column - b.size / 2).abs() < b.size * self.each(0.2, 0.7, n)) & (b.depth < 1)
+        thick = self.each(0.3, 1.3, n)
+        b.hu = torch.where((below.abs() < thick) & wide & (b.hu < -600), self.each(-900, 300, n), b.hu)
+        foam = (below > thick) & (below < self.each(1, 8, n) * self.chance(0.6, n)) & wide & (b.hu < -900)
+        b.hu = torch.where(foam, self.each(-990, -850, n), b.hu)
+
+    # ------------------------------------------------------------------ the scanner
+
+    def _scan(self, b: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        n, size = len(b.hu), b.hu.shape[-1]
+        hu = b.hu
+        side, lesion = b.side[:, 1], b.lesion[:, 1]
+        mean = hu.mean(1, keepdim=True)
+        hu = hu + self.chance(0.25, n) * self.each(0, 0.8, n) * (mean - hu)  # thick slices
+        moved = torch.roll(hu, (int(self.uniform(-1, 2, 1)), int(self.uniform(-2, 3, 1))), (2, 3))
+        hu = hu + self.chance(0.1, n) * 0.5 * (moved - hu)
+        blurred = _blur(hu)
+        hu = hu + self.chance(0.6, n) * self.each(0, 0.9, n) * (blurred - hu)
+        hu = hu + self.chance(0.35, n) * self.each(0, 1.6, n) * (hu - _blur(hu))
+        noise = torch.randn(hu.shape, generator=self.rng)
+        coarse = _blur(noise) * 2.6
+        noise = noise + self.each(0, 1, n) * (coarse - noise)
+        streaks = torch.randn(n, 3, size, 1, generator=self.rng) * self.chance(0.12, n) * self.each(0, 1.2, n)
+        hu = hu + (noise + streaks) * torch.exp(self.each(0.7, 4.1, n))
+        hu = hu * self.each(0.97, 1.03, n) + self.each(-25, 25, n)
+        hu = torch.where(self.chance(0.15, n) > 0, hu.clamp(-1000, 400), hu)
+        # Where the picture ends: a frame or a circle of zeros, of air, of anything.
+        column = torch.linspace(-1, 1, size)[None, None, None, :]
+        row = torch.linspace(-1, 1, size)[None, None, :, None]
+        middle = self.uniform(-0.15, 0.15, n, 2)[:, :, None, None]
+        x, y = column - middle[:, :1], row - middle[:, 1:]
+        box = (x.abs() > self.each(0.55, 1.1, n)) | (y.abs() > self.each(0.5, 1.1, n))
+        circle = (x**2 + y**2).sqrt() > self.each(0.7, 1.2, n)
+        ends = torch.where(self.chance(0.5, n) > 0, box, circle).float() * self.chance(0.35, n)
+        kind = torch.rand(n, 1, 1, 1, generator=self.rng)
+        value = torch.where(kind < 0.4, -1024.0, torch.where(kind < 0.8, 0.0, self.each(-1024, 400, n)))
+        hu = torch.where(ends > 0, value, hu)
+        keep = ends[:, 0] == 0
+        side, lesion = side * keep, lesion * keep * (side > 0)
+        alone = self.chance(0.2, n)
+        hu = torch.where(alone > 0, hu[:, 1:2].expand_as(hu), hu)
+        return hu, side.long(), lesion.long()
+
+
+def _blur(hu: Tensor) -> Tensor:
+    """Smooth every slice with a binomial filter of five pixels: a Gaussian of sd 1 pixel."""
+    for axis in (2, 3):
+        pad = (0, 0, 2, 2) if axis == 2 else (2, 2, 0, 0)
+        wide, size = functional.pad(hu, pad, mode="replicate"), hu.shape[axis]
+        parts = [wide.narrow(axis, first, size) for first in range(5)]
+        hu = (parts[0] + parts[4] + 4 * (parts[1] + parts[3]) + 6 * parts[2]) / 16
+    return hu

@@ -1,0 +1,97 @@
+"""What is implausible about lungs that were found: said in words, so that nothing wrong is handed on in silence."""
+
+import numpy as np
+
+from ggo_lab.lungs.coarse import Coarse
+from ggo_lab.scan import Scan
+
+# Both lungs of an adult hold 1 litre (after breathing out, small, ill) to 9 (deep breath, tall, emphysema).
+_VOLUME_L = (1.0, 9.0)
+_SMALLER_SHARE = 0.35  # of the larger lung: the left is usually 0.8 to 0.95 of the right one
+# Medians of -944 (emphysema) to -711 (breathing freely) are seen in lungs without disease; lungs full of disease, and
+# what is no lung, are denser.
+_MEDIAN_HU = (-950, -650)
+_GAS_HU, _GAS_SHARE = -970, 0.5  # air without tissue: stomach, bowel, the room
+_WHOLE_MM = 150.0  # a scan at least this long that begins and ends without lung shows the whole thorax
+_ENDS_SHARE = 0.15  # of the largest cross-section: less lung than that in an end slice, and the lung ends there
+_FRAME_SHARE = 0.02  # of the lungs' outline that may lie at the picture's edge before it is called cut off
+_AIRWAY_HU = -900
+_AIRWAY_CM2 = (0.3, 8.0)  # cross-section of trachea and main bronchi together
+_AIRWAY_MM = 20.0  # over so much height the trachea is seen above the lungs' middle
+
+
+def doubts_about(scan: Scan, right: np.ndarray, left: np.ndarray) -> tuple[str, ...]:
+    """Return what is implausible about a scan's lungs, one sentence each; none for a usual chest.
+
+    Args:
+        scan: where they were found.
+        right: bool (Z, Y, X).
+        left: bool (Z, Y, X).
+    """
+    coarse = Coarse.of(scan)
+    sides = {name: coarse.shrink(mask) for name, mask in (("right", right), ("left", left))}
+    lungs = sides["right"] | sides["left"]
+    if not lungs.any():
+        return ("Next to no lung was found: is this a chest?",)
+    litre = float(np.prod(coarse.spacing)) / 1e6
+    volumes = {name: float(mask.sum()) * litre for name, mask in sides.items()}
+    found = []
+    smaller, larger = sorted(volumes, key=lambda name: volumes[name])
+    if volumes[smaller] < 0.02 * volumes[larger]:
+        found.append(f"No {smaller} lung was found; the {larger} one has {volumes[larger]:.2f} litres.")
+    elif volumes[smaller] < _SMALLER_SHARE * volumes[larger]:
+        found.append(
+            f"The {smaller} lung has {volumes[smaller]:.2f} litres, the {larger} one {volumes[larger]:.2f}: a part of "
+            "it may be missing."
+        )
+    area = lungs.sum(axis=(1, 2))
+    height = len(area) * coarse.spacing[0]
+    whole = height >= _WHOLE_MM and max(area[0], area[-1]) <= _ENDS_SHARE * area.max()
+    total = sum(volumes.values())
+    if whole and not _VOLUME_L[0] <= total <= _VOLUME_L[1]:
+        found.append(
+            f"Both lungs have {total:.2f} litres together; an adult's have {_VOLUME_L[0]:g} to {_VOLUME_L[1]:g}."
+        )
+    values = coarse.hu[lungs]
+    median = float(np.median(values))
+    if not _MEDIAN_HU[0] <= median <= _MEDIAN_HU[1]:
+        cause = (
+            "they are full of disease, hardly hold air, or are no lungs"
+            if median > _MEDIAN_HU[1]
+            else "emphysema, or air that is not in the lungs"
+        )
+        found.append(
+            f"Half of the lungs' voxels lie {'above' if median > _MEDIAN_HU[1] else 'below'} {median:.0f} HU: {cause}."
+        )
+    if np.mean(values < _GAS_HU) > _GAS_SHARE:
+        found.append("Most of what was found is as empty as gas in the bowel or the room: it may be no lung.")
+    if (share := _at_the_frame(lungs, coarse.outside)) > _FRAME_SHARE:
+        found.append(f"{share:.0%} of the lungs' outline lies at the edge of the picture: a part of them is cut off.")
+    if height >= _WHOLE_MM and not _sees_airway(lungs, coarse):
+        found.append("No windpipe or main bronchi were seen between the lungs: is this a chest, and the right way up?")
+    return tuple(found)
+
+
+def _at_the_frame(lungs: np.ndarray, outside: np.ndarray) -> float:
+    """Share of the outline, slice by slice, that touches the picture's edge or padding."""
+    grown = np.pad(lungs, [(0, 0), (1, 1), (1, 1)])
+    beyond = np.pad(outside, [(0, 0), (1, 1), (1, 1)], constant_values=True)
+    rim, cut = 0, 0
+    for axis in (1, 2):
+        for shift in (1, -1):
+            outer = np.roll(grown, shift, axis) & ~grown
+            rim += int(outer.sum())
+            cut += int((outer & beyond).sum())
+    return cut / max(rim, 1)
+
+
+def _sees_airway(lungs: np.ndarray, coarse: Coarse) -> bool:
+    """Tell whether air without tissue runs down between the lungs, at the size of the windpipe or main bronchi."""
+    cm2 = coarse.spacing[1] * coarse.spacing[2] / 100
+    right = np.maximum.accumulate(lungs, axis=2)
+    left = np.maximum.accumulate(lungs[:, :, ::-1], axis=2)[:, :, ::-1]
+    front = np.maximum.accumulate(lungs.any(axis=2), axis=1)[:, :, None]
+    air = (coarse.hu < _AIRWAY_HU) & right & left & front & ~lungs
+    areas = cm2 * air.sum(axis=(1, 2))
+    fits = (areas >= _AIRWAY_CM2[0]) & (areas <= _AIRWAY_CM2[1])
+    return bool(fits.sum() * coarse.spacing[0] >= _AIRWAY_MM)

@@ -1,0 +1,49 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+import ggo_lab as gl
+from ggo_lab.backbones import PHANTOM_WEIGHTS
+
+# Most that one patient, and slices on average, are read wrong, in points of involvement. MobileNet has a seventh of
+# ResNet-18's parameters, SqueezeNet a fifteenth and no BatchNorm.
+AT_MOST = {"resnet18": (0.13, 0.10), "mobilenet_v3_small": (0.20, 0.15), "squeezenet1_0": (0.25, 0.18)}
+
+
+@pytest.fixture(scope="module")
+def patients() -> list[gl.Scan]:
+    return [
+        gl.make_phantom(involvement=involvement, seed=900 + seed, shape=(32, 128, 128))
+        for seed, involvement in enumerate((0.0, 0.15, 0.4, 0.6, 0.85))
+    ]
+
+
+@pytest.mark.parametrize("network", PHANTOM_WEIGHTS)
+def test_slices_of_patients_that_it_has_not_seen_are_read_each_lung_for_itself(network, patients):
+    said, true = [], []
+    patient_at_most, slices_at_most = AT_MOST[network]
+    for scan in patients:
+        table = gl.read_slices(scan, network=network)
+        for side in ("right", "left"):
+            lung = scan.truth.masks[f"{side}_lung"] & scan.truth.lungs
+            there = lung[table["slice"]].sum(axis=(1, 2))
+            share = (lung & scan.truth.lesions)[table["slice"]].sum(axis=(1, 2)) / np.maximum(there, 1)
+            said += table[side][there > 100].tolist()
+            true += share[there > 100].tolist()
+        assert abs(gl.added(table) - scan.truth.involvement) < patient_at_most
+    assert spearmanr(said, true).statistic > 0.85
+    assert np.abs(np.subtract(said, true)).mean() < slices_at_most
+
+
+def test_numbers_of_slices_that_do_not_make_threes_are_refused():
+    scan = gl.make_phantom(seed=1, shape=(8, 32, 32))
+    with pytest.raises(gl.ChoiceError, match="n=10 slices"):
+        gl.read_slices(scan, n=10)
+    with pytest.raises(gl.ChoiceError, match="vgg11_bn"):
+        gl.read_slices(scan, network="vgg11_bn")
+
+
+def test_adding_weighs_each_slice_by_its_lung():
+    table = pd.DataFrame({"right": [1.0, 0.0], "left": [0.5, 0.0], "right_lung": [0.1, 0.3], "left_lung": [0.2, 0.4]})
+    assert gl.added(table) == pytest.approx((0.1 + 0.1) / 1.0)
