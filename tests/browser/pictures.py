@@ -17,6 +17,25 @@ _PIXEL = """([viewer, plane, across, down, [tall, broad]]) => {
 }"""
 
 
+# A change of the layout shows a frame or two after the gesture that asks for it.
+_STEADY = """async ([viewer, plane]) => {
+    const frame = () => new Promise((done) => requestAnimationFrame(done));
+    const box = () => {
+        const picture = document.querySelectorAll(".ggo-viewer")[viewer]?.querySelectorAll(".ggo-picture")[plane];
+        const { x, y, width, height } = picture?.getBoundingClientRect() ?? {};
+        return { x, y, width, height };
+    };
+    let [before, same] = [null, 0];
+    for (let frames = 0; same < 3 && frames < 600; frames += 1) {
+        await frame();
+        const now = box();
+        same = now.width && JSON.stringify(now) === JSON.stringify(before) ? same + 1 : 0;
+        before = now;
+    }
+    return same < 3 ? null : before;
+}"""
+
+
 def until(page, holds, what: str, seconds: float = 15) -> None:
     """Wait until a condition holds, asked from outside: a page's content policy may forbid to wait inside it."""
     end = time.monotonic() + seconds
@@ -47,8 +66,9 @@ def shows(page, color: list[int], across: float, down: float, viewer=0, plane=0,
 
 
 def point(page, across: float, down: float, viewer=0, plane=0, mm=(1, 1)) -> tuple[float, float]:
-    """The place on the screen at shares of a slice's width and height."""
-    box = page.locator(".ggo-viewer").nth(viewer).locator(".ggo-picture").nth(plane).bounding_box()
+    """The place on the screen at shares of a slice's width and height, once the picture has its place."""
+    box = page.evaluate(_STEADY, [viewer, plane])
+    assert box, "the picture does not come to rest"
     tall, broad = mm
     scale = min(box["width"] / broad, box["height"] / tall)
     return (

@@ -56,8 +56,8 @@ def output(page, cell: int) -> str:
 
 
 def test_right_and_wrong_look_different_and_any_form_is_taken(notebook):
-    assert "✓ Right." in output(notebook, 2)
-    assert "✗" in output(notebook, 3) and "✗" in output(notebook, 4)
+    for cell, sign in ((2, "✓ Right."), (3, "✗"), (4, "✗")):
+        until(notebook, lambda cell=cell, sign=sign: sign in output(notebook, cell), f"{sign} below cell {cell}")
     colours = [
         notebook.locator(".jp-Cell").nth(cell).locator("[style*=border-left]").evaluate("e => e.style.borderLeftColor")
         for cell in (2, 3)
@@ -73,8 +73,9 @@ def test_an_error_of_ours_is_one_sentence(notebook):
 
 
 def test_an_early_end_leaves_a_line_and_no_red_bar(notebook):
+    end = "stopped at epoch 4: no lower validation loss for 2 epochs; kept epoch 2 *"
+    until(notebook, lambda: end in output(notebook, 5), "the line")
     said = output(notebook, 5)
-    assert "stopped at epoch 4: no lower validation loss for 2 epochs; kept epoch 2 *" in said
     assert [line.split()[0] for line in said.strip().splitlines()[1:5]] == ["1", "2", "3", "4"]
     bars = notebook.locator(".jp-Cell").nth(5).locator(".widget-hprogress:visible, .progress-bar-danger:visible")
     assert bars.count() == 0
@@ -118,7 +119,10 @@ def test_in_the_dark_theme_what_the_browser_draws_is_dark(notebook, screenshots)
     notebook.evaluate("document.body.dataset.jpThemeLight = 'false'")
     until(notebook, lambda: notebook.evaluate(scheme) == "dark" and sheets.count() == 2, "dark, figures too")
     for sheet, figure in zip(sheets.all(), figures.all(), strict=True):
-        assert sheet.bounding_box() == figure.locator("img").first.bounding_box()
+        picture = figure.locator("img").first
+        until(
+            notebook, lambda s=sheet, p=picture: s.bounding_box() == p.bounding_box(), "the sheet covers the figure", 5
+        )
     figures.first.scroll_into_view_if_needed()
     notebook.screenshot(path=screenshots / "jupyterlab-figures-dark.png")
     notebook.evaluate("document.body.dataset.jpThemeLight = 'true'")

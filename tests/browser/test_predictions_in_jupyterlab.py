@@ -153,9 +153,13 @@ def test_more_disease_moves_picture_and_answer(notebook):
 def test_the_slider_stands_beside_the_picture_and_nothing_is_cut_off(notebook, screenshots, scheme):
     notebook.emulate_media(color_scheme=scheme)
     notebook.wait_for_function(f"document.body.dataset.jpThemeLight === '{'true' if scheme == 'light' else 'false'}'")
-    slider = notebook.get_by_role("slider", name="involvement").bounding_box()
-    stage = notebook.locator(".ggo-stage").bounding_box()
-    assert slider["x"] + slider["width"] <= stage["x"] and abs(slider["y"] - stage["y"]) < stage["height"]
+
+    def beside() -> bool:
+        slider = notebook.get_by_role("slider", name="involvement").bounding_box()
+        stage = notebook.locator(".ggo-stage").bounding_box()
+        return slider["x"] + slider["width"] <= stage["x"] and abs(slider["y"] - stage["y"]) < stage["height"]
+
+    until(notebook, beside, "the slider beside the picture")
     cut = notebook.evaluate(
         """() => [...document.querySelectorAll(".ggo :is(label, button, th, td)")]
             .filter((part) => part.offsetParent && part.scrollWidth > part.clientWidth + 1)

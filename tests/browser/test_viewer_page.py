@@ -194,6 +194,7 @@ def test_planes_keep_left_front_and_head_in_their_places(page):
 def test_three_planes_meet_where_one_clicks(page):
     page.keyboard.press("o")
     page.get_by_role("button", name="Three planes at once").click()
+    until(page, lambda: page.locator(".ggo-picture:visible").count() == 3, "three planes")
     page.mouse.click(*point(page, 26.5 / 32, 6.5 / 32))
     page.get_by_text("voxel (3, 6, 26)").first.wait_for()
     for plane, across in ((1, 29.5 / 32), (2, 9.5 / 32)):  # beside the block and off the cross, in the slice clicked
@@ -463,9 +464,13 @@ def test_the_page_of_a_phantom_opens_and_everything_is_in_sight(chromium, tmp_pa
     scan = make_phantom(grade=2, seed=3, shape=(24, 128, 128))
     path = scan_page(scan, tmp_path / "page.html", "truth", probabilities=np.array([0.1, 0.6, 0.2, 0.1]))
     page, complaints = opened(chromium, path, color_scheme=scheme)
-    for part in (".ggo-stage", ".ggo-slice", ".ggo-moving button", ".ggo-reading", ".ggo-legend"):
+
+    def in_sight(part: str) -> bool:
         box = page.locator(part).bounding_box()
-        assert box["y"] >= 0 and box["y"] + box["height"] <= 768, part
+        return box["y"] >= 0 and box["y"] + box["height"] <= 768
+
+    for part in (".ggo-stage", ".ggo-slice", ".ggo-moving button", ".ggo-reading", ".ggo-legend"):
+        until(page, lambda part=part: in_sight(part), f"{part} in sight", 5)
     page.screenshot(path=screenshots / f"page-{scheme}.png")
     assert complaints == []
     page.context.close()
