@@ -10,6 +10,13 @@ MOST_SILENCES = 2  # tests in which the browser did not answer in time, before t
 _silent: list[str] = []
 
 
+def pytest_collection_modifyitems(items):
+    """Try what failed in a browser once more, which the report shows as R: on a busy machine a page may stall."""
+    for item in items:
+        if "browser" in item.path.parts:
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Count the tests that waited in vain, so that a machine that hangs costs minutes and not an hour."""

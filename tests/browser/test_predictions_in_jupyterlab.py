@@ -166,4 +166,5 @@ def test_the_slider_stands_beside_the_picture_and_nothing_is_cut_off(notebook, s
             .map((part) => part.textContent)"""
     )
     assert cut == []
+    notebook.locator(".ggo-predictions").evaluate("panel => panel.scrollIntoView()")
     notebook.screenshot(path=screenshots / f"jupyterlab-predictions-{scheme}.png")
