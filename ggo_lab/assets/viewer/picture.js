@@ -137,7 +137,7 @@ class Picture {
     const place = this.place(volume, state);
     const whole = volume.has(this.plane, index, state.slab.reach);
     // A slice that has not arrived: what was there before stays, rather than a flash of black.
-    if (!whole && this.plane === "axial" && this.drawn) return false;
+    if (!whole && this.plane === "axial" && (this.drawn || !volume.held)) return false;
     this.drawn = true;
     const values = volume.values(this.plane, index, state.slab);
     context.setTransform(1, 0, 0, 1, 0, 0);

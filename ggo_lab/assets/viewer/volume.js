@@ -129,7 +129,8 @@ class Volume {
   ask(wanted, /** @type {number} */ z) {
     const missing = (/** @type {number} */ at) => at >= 0 && at < this.shape[0] && !this.slices[at] && !this.asked.has(at);
     const [, rows, columns] = this.shape;
-    const reach = this.shape[0] * rows * columns <= SMALL ? this.shape[0] : AHEAD;
+    // Until the first picture shows, nothing else is fetched that it would have to wait for.
+    const reach = !this.held ? 0 : this.shape[0] * rows * columns <= SMALL ? this.shape[0] : AHEAD;
     const urgent = wanted.filter(missing).sort((a, b) => Math.abs(a - z) - Math.abs(b - z));
     // One slice in view is asked for whatever is on its way; a plane that needs all of them takes its turn.
     const chosen = urgent.slice(0, wanted.length > 2 * AHEAD ? Math.max(0, IN_FLIGHT - this.asked.size) : urgent.length);
