@@ -186,6 +186,7 @@ def broken(scan: Scan) -> dict[str, Scan]:
         "the left half emptied": replace(scan, hu=half),
         "the right half alone": replace(scan, hu=np.ascontiguousarray(hu[:, :, : hu.shape[2] // 2])),
         "upside down": replace(scan, hu=np.ascontiguousarray(hu[::-1])),
+        "flipped from front to back": replace(scan, hu=np.ascontiguousarray(hu[:, ::-1])),
         "one slice": replace(scan, hu=hu[len(hu) // 2][None].copy()),
         "200 HU denser": replace(scan, hu=(hu + 200).astype(np.int16)),
         "water": replace(scan, hu=np.zeros_like(hu)),

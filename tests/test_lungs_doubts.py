@@ -132,3 +132,40 @@ def test_what_was_seen_of_other_values_is_not_trusted(chest):
     before = gl.find_lungs(scan, "network").litres
     scan.hu[: len(scan.hu) // 2] = 40
     assert gl.find_lungs(scan, "network").litres < 0.8 * before
+
+
+def turned(scan: Scan, *axes: int) -> Scan:
+    """The same scan with its slices in reverse order (axis 0) or flipped from front to back (axis 1)."""
+    return replace(scan, hu=np.ascontiguousarray(np.flip(scan.hu, axes)), truth=None)
+
+
+@pytest.mark.parametrize("world", ["people", "wide"])
+@pytest.mark.parametrize(("grade", "seed"), [(1, 5), (3, 6), (4, 7)])
+def test_a_chest_that_is_upside_down_or_flipped_is_told_and_no_other(grade, seed, world):
+    scan = gl.make_phantom(grade=grade, seed=seed, shape=(40, 96, 96), world=world)
+    for axes in ((), (0,), (1,), (0, 1)):
+        notes = " ".join(gl.find_lungs(turned(scan, *axes), "rule" if seed == 5 else "both").notes)
+        assert ("upside down" in notes) == (0 in axes)
+        assert ("flipped from front to back" in notes) == (1 in axes)
+
+
+def test_half_a_chest_is_not_taken_for_one_upside_down(chest):
+    z = np.flatnonzero(chest.truth.lungs.any(axis=(1, 2)))
+    middle = (z[0] + z[-1]) // 2
+    for part in (slice(0, middle), slice(middle, None)):
+        masks = [chest.truth.masks[name][part] for name in ("right_lung", "left_lung")]
+        assert "upside down" not in " ".join(doubts_about(replace(chest, hu=chest.hu[part], truth=None), *masks))
+
+
+def test_a_real_chest_upside_down_is_told():
+    thorax = next(real.scan for real in gl.real_scans() if real.scan.shape[0] > 30)
+    for method in ("rule", "network", "both"):
+        assert "upside down" not in " ".join(gl.find_lungs(thorax, method).notes)
+        assert "upside down" in " ".join(gl.find_lungs(turned(thorax, 0), method).notes)
+
+
+def test_of_one_slice_it_is_told_what_cannot_be_judged(chest):
+    one = len(chest.hu) // 2
+    for part, where in ((slice(one, one + 1), "in one slice only"), (slice(one, one + 4), "mm only")):
+        notes = gl.find_lungs(replace(chest, hu=chest.hu[part].copy(), truth=None)).notes
+        assert any(where in note and "cannot be judged" in note for note in notes)

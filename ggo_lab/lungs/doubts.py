@@ -1,6 +1,7 @@
 """What is implausible about lungs that were found: said in words, so that nothing wrong is handed on in silence."""
 
 import numpy as np
+from skimage.morphology import convex_hull_image
 
 from ggo_lab.lungs.coarse import Coarse
 from ggo_lab.scan import Scan
@@ -18,6 +19,9 @@ _FRAME_SHARE = 0.02  # of the lungs' outline that may lie at the picture's edge 
 _AIRWAY_HU = -900
 _AIRWAY_CM2 = (0.3, 8.0)  # cross-section of trachea and main bronchi together
 _AIRWAY_MM = 20.0  # over so much height the trachea is seen above the lungs' middle
+_JUDGED_MM = 100.0  # of the lungs' height; in less of them the two ends look alike
+_BONE_HU = 300  # above the heart's contrast medium, nearly always
+_BONE_ML = 3.0  # of spine or breastbone between the lungs, below which neither is taken to be seen
 
 
 def doubts_about(scan: Scan, right: np.ndarray, left: np.ndarray) -> tuple[str, ...]:
@@ -69,7 +73,58 @@ def doubts_about(scan: Scan, right: np.ndarray, left: np.ndarray) -> tuple[str, 
         found.append(f"{share:.0%} of the lungs' outline lies at the edge of the picture: a part of them is cut off.")
     if height >= _WHOLE_MM and not _sees_airway(lungs, coarse):
         found.append("No windpipe or main bronchi were seen between the lungs: is this a chest, and the right way up?")
+    seen = np.flatnonzero(area)
+    lungs_mm = (seen[-1] - seen[0] + 1) * coarse.spacing[0]
+    if lungs_mm < _JUDGED_MM:
+        where = "in one slice" if len(scan.hu) == 1 else f"over {lungs_mm:.0f} mm"
+        found.append(f"Lung is seen {where} only: volume, breath and which way up the chest is cannot be judged.")
+    elif all(volumes.values()) and _upside_down(sides["right"], sides["left"], whole):
+        found.append(
+            "The chest seems to be upside down: heart and diaphragm dent the lungs at the end that should be their top."
+        )
+    if _spine_in_front(lungs, coarse):
+        found.append("The spine seems to lie in front of the lungs: the pictures may be flipped from front to back.")
     return tuple(found)
+
+
+def _upside_down(right: np.ndarray, left: np.ndarray, whole: bool) -> bool:
+    """Tell whether the lungs' upper third looks like a base and their lower third like an apex, by two signs.
+
+    Dome and heart dent the lungs below: there the convex hull of a lung's slice holds more that is not lung. And more
+    lies between the two lungs there. Where the whole thorax is seen, the stronger of the two signs decides; in a part
+    of it, in which one of them may fail, both must agree.
+    """
+    lungs = right | left
+    z = np.flatnonzero(lungs.any(axis=(1, 2)))
+    third = (z[-1] - z[0] + 1) // 3
+    dents, gaps = [], []
+    for part in (slice(z[0], z[0] + third), slice(z[-1] + 1 - third, z[-1] + 1)):
+        planes = [plane for side in (right, left) for plane in side[part] if plane.any()]
+        hulls = sum(np.count_nonzero(convex_hull_image(plane)) for plane in planes)
+        dents.append(1 - sum(map(np.count_nonzero, planes)) / hulls)
+        gaps.append(1 + np.count_nonzero(_between(lungs[part]) & ~lungs[part]))
+    if whole:
+        return bool(dents[0] * gaps[0] < dents[1] * gaps[1])
+    return bool(dents[0] < dents[1] and gaps[0] < gaps[1])
+
+
+def _spine_in_front(lungs: np.ndarray, coarse: Coarse) -> bool:
+    """Tell whether more bone lies between the lungs at their front, where the breastbone is, than at their back."""
+    rows = np.flatnonzero(lungs.any(axis=(0, 2)))
+    columns = np.flatnonzero(lungs.any(axis=(0, 1)))
+    z = np.flatnonzero(lungs.any(axis=(1, 2)))
+    middle, reach = (columns[0] + columns[-1]) / 2, (columns[-1] - columns[0]) / 8
+    bone = coarse.hu[z[0] : z[-1] + 1, :, int(middle - reach) : int(middle + reach) + 1] > _BONE_HU
+    tenth = (rows[-1] - rows[0]) / 10
+    front = np.count_nonzero(bone[:, : int(rows[0] + 3 * tenth)])
+    back = np.count_nonzero(bone[:, int(rows[0] + 7 * tenth) :])
+    return bool(front > back and (front + back) * float(np.prod(coarse.spacing)) / 1000 > _BONE_ML)
+
+
+def _between(lungs: np.ndarray) -> np.ndarray:
+    """Mark in every slice what has lung to its right and to its left."""
+    right = np.maximum.accumulate(lungs, axis=2)
+    return right & np.maximum.accumulate(lungs[:, :, ::-1], axis=2)[:, :, ::-1]
 
 
 def _at_the_frame(lungs: np.ndarray, outside: np.ndarray) -> float:
@@ -88,10 +143,8 @@ def _at_the_frame(lungs: np.ndarray, outside: np.ndarray) -> float:
 def _sees_airway(lungs: np.ndarray, coarse: Coarse) -> bool:
     """Tell whether air without tissue runs down between the lungs, at the size of the windpipe or main bronchi."""
     cm2 = coarse.spacing[1] * coarse.spacing[2] / 100
-    right = np.maximum.accumulate(lungs, axis=2)
-    left = np.maximum.accumulate(lungs[:, :, ::-1], axis=2)[:, :, ::-1]
     front = np.maximum.accumulate(lungs.any(axis=2), axis=1)[:, :, None]
-    air = (coarse.hu < _AIRWAY_HU) & right & left & front & ~lungs
+    air = (coarse.hu < _AIRWAY_HU) & _between(lungs) & front & ~lungs
     areas = cm2 * air.sum(axis=(1, 2))
     fits = (areas >= _AIRWAY_CM2[0]) & (areas <= _AIRWAY_CM2[1])
     return bool(fits.sum() * coarse.spacing[0] >= _AIRWAY_MM)
