@@ -34,6 +34,8 @@ def test_a_long_cell_says_what_it_did_and_how_long_it_took(shell, monkeypatch):
     monkeypatch.setattr(lesson, "_LONG_SECONDS", 0)
     said = said_by(shell, "class gl:\n    fit = prepare = len\nx = gl.prepare(''), gl.fit(''), gl.fit('')")
     assert re.fullmatch(r"Done in \d+ s: prepare, fit\.\n", said), said
+    said = said_by(shell, "class gl:\n    wilson = len\nx = gl.wilson('')")
+    assert re.fullmatch(r"Done in \d+ s\.\n", said), f"named for what takes no time: {said}"
     lesson.start_lesson()  # the setup cell, run again
     assert said_by(shell, "x = 1").count("Done in") == 1
     assert "Done in" not in said_by(shell, "1 / 0"), "it was not done"

@@ -12,6 +12,7 @@ from ggo_lab.errors import GgoLabError
 from ggo_lab.plots import use_style
 
 _LONG_SECONDS = 10  # from which on a cell says how long it took
+_QUICK = {"caption", "count_parameters", "reading", "wilson"}  # never what a long cell waited for
 
 
 def start_lesson() -> None:
@@ -77,6 +78,6 @@ def _after_cells(shell: InteractiveShell) -> list[object]:
 
 
 def _what(cell: str) -> str:
-    """Name the functions of this package that a cell calls."""
-    called = [name for name in dict.fromkeys(re.findall(r"\bgl\.([a-z]\w*)\(", cell)) if name != "caption"]
+    """Name the functions of this package that a cell calls and that may take long."""
+    called = [name for name in dict.fromkeys(re.findall(r"\bgl\.([a-z]\w*)\(", cell)) if name not in _QUICK]
     return f": {', '.join(called)}" if called else ""
