@@ -127,7 +127,17 @@ def test_tables_that_never_end_are_refused_before_they_are_read(tmp_path):
         read_table(tmp_path / "t.csv")
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 300, b"\xff" * 300, b"PK\3\4" * 60, os.urandom(400), b'"path\n' * 9])
+NO_TABLES = {
+    "empty": b"",
+    "zeros": b"\0" * 300,
+    "ones": b"\xff" * 300,
+    "heads of archives": b"PK\3\4" * 60,
+    "random": np.random.default_rng(0).bytes(400),
+    "open quotes": b'"path\n' * 9,
+}
+
+
+@pytest.mark.parametrize("content", NO_TABLES.values(), ids=NO_TABLES.keys())
 @pytest.mark.parametrize("name", ["t.csv", "t.xlsx", "t.xls", "t.ods", "t.txt"])
 def test_what_is_no_table_is_refused_in_one_sentence(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
