@@ -52,12 +52,12 @@ def paper_confusions() -> dict[tuple[str, int, float], np.ndarray]:
     return {run: np.array(rows) for run, rows in _CONFUSIONS.items()}
 
 
-def nine_networks() -> dict[str, dict]:
-    """Return what a full run of the paper's nine networks gave on the course's cohort (benchmarks/nine_networks.py).
+def nine_networks() -> dict[str, dict[str, dict]]:
+    """Return what full runs of the paper's nine networks gave on the course's cohort (benchmarks/nine_networks.py).
 
     Returns:
-        By network: weights, extent, size, machine, stopped_early, history (its table's columns), test (names, labels,
-        probabilities), macro_f1 and behind (value, low, high), behind_scans, and seconds and processor_seconds (with
-        an empty cache, and again).
+        By extent, then by network: weights, extent, size, machine, stopped_early, history (its table's columns), test
+        (names, labels, probabilities), macro_f1 and behind (value, low, high), behind_scans, and seconds and
+        processor_seconds (a head's with an empty cache, and again).
     """
     return json.loads(MEASURED.read_text(encoding="utf-8"))
