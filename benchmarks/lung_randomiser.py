@@ -70,6 +70,9 @@ class Randomiser:
         self._some(b, 0.30, self._consolidation)
         self._some(b, 0.14, self._effusion)
         self._some(b, 0.45, self._bulges)
+        self._some(b, 0.40, self._fat)
+        self._some(b, 0.45, self._hilum)
+        self._some(b, 0.45, self._beat)
         self._some(b, 0.12, self._abdomen)
         self._some(b, 0.30, self._thin_wall)
         self._some(b, 0.20, self._contrast)
@@ -242,6 +245,54 @@ class Randomiser:
             b.side = torch.where(weight > 0.5, 0.0, b.side)
             b.lesion = torch.where(weight > 0.5, 0.0, b.lesion)
 
+    # ------------------------------------------------------------------ between the lungs
+
+    def _fat(self, b: Batch) -> None:
+        """Turn some of the tissue between the lungs into fat, in patches of any size, and vary the rest."""
+        n = len(b.hu)
+        tissue = (between(b.side) * (b.side == 0) * (b.hu > -60) * (b.hu < 120)).float()
+        fat = torch.sigmoid((self.field(n, b.size, float(self.uniform(15, 60, 1))) - self.each(-0.3, 1.8, n)) / 0.2)
+        new = fat * self.each(-120, -70, n) + (1 - fat) * (b.hu + self.field(n, b.size, 25) * self.each(0, 15, n))
+        b.hu = b.hu + tissue * (new - b.hu)
+
+    def _hilum(self, b: Batch) -> None:
+        """Let vessels and nodes as wide as real ones run from the middle into the lungs: no disease, first no lung."""
+        n = len(b.hu)
+        column = torch.arange(b.size).float()[None, None, None, :]
+        line = torch.arange(b.size).float()[None, None, :, None]
+        for side, sign in ((2.0, 1.0), (1.0, -1.0)):
+            lung = (b.side[:, 1] == side).float()
+            rows = lung.amax(2)
+            first = rows.argmax(1).float()
+            last = b.size - 1 - rows.flip(1).argmax(1).float()
+            blood = self.each(20, 65, n) + self.each(0, 250, n) * self.chance(0.3, n)
+            for _ in range(3):
+                y = (first + (last - first) * self.uniform(0.35, 0.8, n)).round().long().clamp(0, b.size - 1)
+                across = lung[torch.arange(n), y] if sign > 0 else lung[torch.arange(n), y].flip(1)
+                edge = across.argmax(1).float()
+                edge = edge if sign > 0 else b.size - 1 - edge
+                start_x, start_y = (t.float()[:, None, None, None] for t in (edge - sign, y))
+                turn, length = self.each(-1.1, 1.1, n), self.each(8, 45, n) / PIXEL_MM
+                step_x, step_y = sign * turn.cos(), turn.sin()
+                along = ((column - start_x) * step_x + (line - start_y) * step_y).clamp(min=0)
+                along = torch.minimum(along, length)
+                away = ((column - start_x - along * step_x) ** 2 + (line - start_y - along * step_y) ** 2).sqrt()
+                radius = self.each(4, 11, n) / PIXEL_MM * (1 - 0.5 * along / length)
+                weight = (0.5 - (away - radius).clamp(-0.5, 0.5)) * (across.amax(1)[:, None, None, None] > 0)
+                weight = weight * self.chance(0.7, n) * (b.side == side) * (b.lesion == 0)
+                b.hu = b.hu + weight * (blood - b.hu)
+                b.side = torch.where((weight > 0.5) & (along < 0.5 * length), 0.0, b.side)
+
+    def _beat(self, b: Batch) -> None:
+        """Let heart and great vessels beat: their border fades over some mm to cm of healthy lung."""
+        n = len(b.hu)
+        near = (between(b.side) * (b.side == 0) * (b.hu > -300)).float()
+        for _ in range(int(self.uniform(1, 6, 1))):
+            near = _blur(near)
+        here = (self.field(n, b.size, 45) > self.each(-1.2, 0.8, n)).float()
+        fading = (near * self.each(0.3, 1.4, n)).clamp(max=0.85) * functional.avg_pool2d(here, 7, 1, 3)
+        b.hu = b.hu + fading * (b.side > 0) * (b.lesion == 0) * (TISSUE_HU - b.hu).clamp(min=0)
+
     # ------------------------------------------------------------------ outside the lungs
 
     def _abdomen(self, b: Batch) -> None:
@@ -267,24 +318,19 @@ class Randomiser:
         edge = functional.avg_pool2d(filled.float(), 3, 1, 1)
         b.hu = b.hu + edge * (gas - b.hu) * filled
 
-    def _between(self, b: Batch) -> Tensor:
-        """Mark what lies between the lungs in any of the three slices, (B, 1, H, W)."""
-        lung = (b.side > 0).float().amax(1, keepdim=True)
-        return lung.cummax(3).values * lung.flip(3).cummax(3).values.flip(3)
-
     def _thin_wall(self, b: Batch) -> None:
         """End the body a few mm behind the lungs, but for what lies between them."""
         n = len(b.hu)
         area = (b.side[:, 1:2] > 0).sum((1, 2, 3), keepdim=True) * PIXEL_MM**2 / 100
         wall = self.each(4, 30, n) * (1 + 0.3 * self.field(n, b.size, 75))
-        off = (area > 60) & (b.beyond > wall) & (self._between(b) == 0) & (b.side == 0)
+        off = (area > 60) & (b.beyond > wall) & (between(b.side) == 0) & (b.side == 0)
         b.hu = torch.where(off, -1000.0, b.hu)
 
     def _contrast(self, b: Batch) -> None:
         """Brighten what lies between the lungs, and their vessels."""
         n = len(b.hu)
         bright = self.each(0, 230, n) * (self.field(n, b.size, 30) > -0.4)
-        heart = (self._between(b) > 0) & (b.hu > 25) & (b.side == 0)
+        heart = (between(b.side) > 0) & (b.hu > 25) & (b.side == 0)
         b.hu = b.hu + bright * heart + 0.7 * bright * (b.vessel * (b.side > 0))
 
     def _arms(self, b: Batch) -> None:
@@ -354,6 +400,12 @@ class Randomiser:
         alone = self.chance(0.2, n)
         hu = torch.where(alone > 0, hu[:, 1:2].expand_as(hu), hu)
         return hu, side.long(), lesion.long()
+
+
+def between(side: Tensor) -> Tensor:
+    """Mark what lies between the lungs, and they, in any of the slices (B, slices, H, W): (B, 1, H, W)."""
+    lung = (side > 0).float().amax(1, keepdim=True)
+    return lung.cummax(3).values * lung.flip(3).cummax(3).values.flip(3)
 
 
 def _blur(hu: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lung_randomiser import Batch, Randomiser
+from lung_randomiser import Batch, Randomiser, between
 from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from torch import Tensor
@@ -39,6 +39,7 @@ LEARNING_RATE, WEIGHT_DECAY, AVERAGED = 3e-3, 1e-4, 0.995  # AVERAGED: of the we
 GO_ON_RATE = 5e-4  # learning rate of weights that were trained before
 RECESS_SHARE, RECESS_SLICES = 0.2, 10  # so many samples more from the lowest slices, where the lung is a thin crescent
 OUTSIDE_WEIGHT = 0.1  # of a voxel outside the lungs in the lesions' loss
+PRICE = 3.0  # of a voxel between the lungs or of consolidation, which look alike, in the sides' loss
 SHAPE = (44, 168, 168)
 CONFOUNDERS = ("emphysema", "dependent_atelectasis", "effusion", "nodules")
 CLEAR_SHARE, LEAST, MOST = 0.3, 0.03, 0.93  # share of phantoms without disease; involvement of the others
@@ -91,11 +92,14 @@ class Phantoms:
                 held.append({name: stored[name] for name in stored.files})
         names = ("hu", "labels", "depth_mm", "beyond_mm")
         self.hu, self.labels, self.depth, self.beyond = (np.stack([h[name] for h in held]) for name in names)
+        self.lung = (self.labels & 3).any(axis=(2, 3))
         self.spacing = np.array([h["spacing"] for h in held], np.float32)
 
     def draw(self, rng: np.random.Generator) -> tuple[Batch, Tensor]:
         """Draw BATCH slices with a neighbour on either side, about 6 mm away, and their pixels' sizes in mm."""
         which, middle = rng.integers(len(self.hu), size=BATCH), rng.integers(SHAPE[0], size=BATCH)
+        again = ~self.lung[which, middle]  # drawn twice, so that fewer show neck and abdomen
+        which[again], middle[again] = rng.integers((len(self.hu), SHAPE[0]), size=(int(again.sum()), 2)).T
         low = rng.random(BATCH) < RECESS_SHARE
         middle[low] = rng.integers(RECESS_SLICES, size=int(low.sum()))
         away = rng.integers(1, 3, size=BATCH)
@@ -115,7 +119,10 @@ def loss_of(sides: Tensor, lesions: Tensor, side: Tensor, lesion: Tensor) -> tup
     """Cross-entropy and soft Dice of both outputs; the lesions count nearly only inside the lungs."""
     inside = (side > 0).float()
     chances = sides.softmax(1)
-    side_loss = functional.cross_entropy(sides, side) + _missed(chances, side, torch.ones_like(inside))
+    alike = (between(side[:, None])[:, 0] > 0) & (side == 0) | (lesion == 2)
+    price = 1 + (PRICE - 1) * alike.float()
+    side_loss = (functional.cross_entropy(sides, side, reduction="none") * price).sum() / price.sum()
+    side_loss = side_loss + _missed(chances, side, torch.ones_like(inside))
     weight = OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * inside
     lesion_loss = (functional.cross_entropy(lesions, lesion, reduction="none") * weight).sum() / weight.sum()
     lesion_loss = lesion_loss + 0.5 * _missed(lesions.softmax(1), lesion, inside)
@@ -242,6 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where phantoms and checkpoints are kept, 1.2 GB")
     parser.add_argument("--phantoms", type=int, default=176)
+    parser.add_argument("--skip", type=int, default=0, help="so many phantoms, which a former run has learnt from")
     parser.add_argument("--steps", type=int, default=1850)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -250,13 +258,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    seeds = range(FIRST_SEED, FIRST_SEED + arguments.phantoms)
+    first = FIRST_SEED + arguments.skip
+    seeds = range(first, first + arguments.phantoms)
     for seed in seeds:
         make_slices(arguments.folder, seed)
     phantoms = Phantoms(arguments.folder, seeds)
     trained, seconds = train(phantoms, arguments.steps, arguments.seed, arguments.folder, arguments.start)
     machine = f"{platform.machine()}, {arguments.threads} thread(s), torch {torch.__version__}, bfloat16"
-    told = {name: str(getattr(arguments, name)) for name in ("phantoms", "steps", "seed")}
+    told = {name: str(getattr(arguments, name)) for name in ("phantoms", "skip", "steps", "seed")}
     write(trained, arguments.weights, told | {"minutes": f"{seconds / 60:.0f}", "machine": machine})
 
 

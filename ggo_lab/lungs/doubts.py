@@ -41,7 +41,8 @@ def doubts_about(scan: Scan, right: np.ndarray, left: np.ndarray) -> tuple[str, 
     volumes = {name: float(mask.sum()) * litre for name, mask in sides.items()}
     found = []
     smaller, larger = sorted(volumes, key=lambda name: volumes[name])
-    if volumes[smaller] < 0.02 * volumes[larger]:
+    one_lung = volumes[smaller] < 0.02 * volumes[larger]
+    if one_lung:
         found.append(f"No {smaller} lung was found; the {larger} one has {volumes[larger]:.2f} litres.")
     elif volumes[smaller] < _SMALLER_SHARE * volumes[larger]:
         found.append(
@@ -78,7 +79,7 @@ def doubts_about(scan: Scan, right: np.ndarray, left: np.ndarray) -> tuple[str, 
     if lungs_mm < _JUDGED_MM:
         where = "in one slice" if len(scan.hu) == 1 else f"over {lungs_mm:.0f} mm"
         found.append(f"Lung is seen {where} only: volume, breath and which way up the chest is cannot be judged.")
-    elif all(volumes.values()) and _upside_down(sides["right"], sides["left"], whole):
+    elif not one_lung and _upside_down(sides["right"], sides["left"], whole):
         found.append(
             "The chest seems to be upside down: heart and diaphragm dent the lungs at the end that should be their top."
         )

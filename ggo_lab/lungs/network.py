@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights" / "unet.safetensors"
 # Of the weights; being part of the code, it also makes images in the cache anew when they change.
-_SHA256 = "d5dc5e3466a78793756744981e235ee1c3d38b8d60f7be94f3d52673f737f799"
+_SHA256 = "8e04e87b0291cbf869815a97d1aab4832083027d8f76b438c8376d78fd9dce87"
 _PIXEL_MM = 4.0  # what the network was trained at
 _NEIGHBOUR_MM = 6.0  # distance of the slices beside the one looked at, as in training
 _LEAST_STEP_MM = 2.5  # slices nearer than this to each other are not all looked at
