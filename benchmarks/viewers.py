@@ -133,7 +133,7 @@ def opened_and_closed(scan: gl.Scan) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 1e6
 
-    living = widgets.widget._instances if hasattr(widgets.widget, "_instances") else widgets.Widget.widgets
+    living = widgets.widget._instances
     before, sizes = len(living), []
     for i in range(101):
         viewer = gl.SliceViewer(scan, "truth")

@@ -19,8 +19,9 @@ def settled() -> Iterator[None]:
         stack.enter_context(torch.autocast("cpu", enabled=False))
         if torch.cuda.is_available():
             stack.enter_context(torch.autocast("cuda", enabled=False))
-        # Every step inside such a block costs a little time, so it is entered only where it changes something.
-        if torch.get_default_device().type != "cpu":
+        # Every step inside such a block costs a little time, so it is entered only where it changes something. A tensor
+        # tells: to ask for the default device ends in an error in torch 2.7 where it was set to None.
+        if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
         stack.callback(torch.set_default_dtype, kind)
         torch.set_default_dtype(torch.float32)

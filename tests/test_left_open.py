@@ -17,7 +17,7 @@ import ggo_lab as gl
 
 
 def living_widgets() -> set:
-    return set(widgets.widget._instances if hasattr(widgets.widget, "_instances") else widgets.Widget.widgets)
+    return set(widgets.widget._instances)
 
 
 def counted(model: torch.nn.Module) -> dict[str, object]:

@@ -446,7 +446,7 @@ def test_a_slice_viewer_does_not_wait_for_what_only_predictions_need():
 
 
 def test_closing_frees_every_widget(phantom):
-    living = widgets.widget._instances if hasattr(widgets.widget, "_instances") else widgets.Widget.widgets
+    living = widgets.widget._instances
     before = set(living)
     viewer = SliceViewer(phantom, "truth", heat=np.zeros(phantom.shape))
     assert len(living) > len(before)
