@@ -16,7 +16,7 @@ help:
 	@echo "make lab     open the course in JupyterLab"
 	@echo "make test    run the library's tests and every notebook"
 	@echo "make check-all  also what takes long: every network of torchvision, 30,000 damaged files"
-	@echo "make setup   make .venv and install everything (the two above do it themselves)"
+	@echo "make setup   make .venv and install everything (the three above do it themselves)"
 	@echo "make bench   time everything beside other libraries (25 minutes on two free cores; Linux)"
 	@echo "make lint    check style with ruff, and types with mypy"
 	@echo "make clean   remove .venv and build output"

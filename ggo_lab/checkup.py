@@ -30,7 +30,8 @@ def checkup() -> Iterator[str]:
     yield f"cache: {cache_folder()}, {_state_of(cache_folder())}"
     hub = Path(torch.hub.get_dir()) / "checkpoints"
     there = sorted(file.name for file in hub.glob("*.pth")) if hub.is_dir() else []
-    yield f"ImageNet weights in {hub}: {', '.join(there) or 'none; networks begin from random weights, and say so'}"
+    none = "none; downloaded on first use, else networks begin from random weights, and say so"
+    yield f"ImageNet weights in {hub}: {', '.join(there) or none}"
     yield f"weights that come with the package: {', '.join(PHANTOM_WEIGHTS) or 'none'}; networks: {len(BACKBONES)}"
 
 

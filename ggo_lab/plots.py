@@ -127,6 +127,7 @@ def plot_slice(
         vmax=level + width / 2,
         aspect=row_mm / column_mm,
         interpolation="bilinear",
+        cmap="gray",
     )
     warm = None if heat is None else heat_slice(heat, scan.shape, plane, index)
     if warm is not None:
@@ -166,7 +167,7 @@ def plot_image(image: np.ndarray, slices: tuple[int, ...] | None = None, ax: Axe
     ax = _axes(ax)
     gap = np.full((image.shape[1], max(2, image.shape[2] // 60)), 255, np.uint8)
     parts = [part for channel in image for part in (channel, gap)][:-1]
-    ax.imshow(np.hstack(parts), vmin=0, vmax=255)
+    ax.imshow(np.hstack(parts), vmin=0, vmax=255, cmap="gray")
     said = "" if slices is None else f", slices {', '.join(str(z) for z in slices)} from the feet"
     ax.set_title(f"{len(image)} channels of {image.shape[1]} x {image.shape[2]} pixels{said}")
     ax.set_axis_off()
@@ -191,13 +192,14 @@ def plot_counts(cohort: Cohort, ax: Axes | None = None) -> Axes:
 
 
 @_literally
-def plot_history(history: History, ax: Axes | None = None, measure: str = "loss") -> Axes:
+def plot_history(history: History, ax: Axes | None = None, measure: str = "loss", task: Task = GGO_SEVERITY) -> Axes:
     """Draw a run's loss or accuracy, epoch by epoch, with a mark where the kept state is.
 
     Args:
         history: of fit.
         ax: to draw in; a new figure if left out.
         measure: "loss" or "accuracy".
+        task: what was learnt; the loss of guessing among its classes is drawn.
     """
     check_choice("measure", measure, ("loss", "accuracy"))
     table, ax = history.table, _axes(ax)
@@ -210,11 +212,11 @@ def plot_history(history: History, ax: Axes | None = None, measure: str = "loss"
         "kept", (best["epoch"], 1), xycoords=("data", "axes fraction"), xytext=(3, -2), va="top",
         textcoords="offset points", fontsize="small",
     )  # fmt: skip
-    chance = np.log(len(GGO_SEVERITY)) if measure == "loss" else None
+    chance = np.log(len(task)) if measure == "loss" else None
     if chance is not None:
         ax.axhline(chance, color="#bbbbbb", linewidth=1, zorder=0)
         ax.annotate(
-            "chance\nln 4", (1.01, chance), xycoords=("axes fraction", "data"), va="center", color="#777777",
+            f"chance\nln {len(task)}", (1.01, chance), xycoords=("axes fraction", "data"), va="center", color="#777777",
             fontsize="small",
         )  # fmt: skip
         ax.set_ylim(0, min(ax.get_ylim()[1], 3 * chance))

@@ -78,8 +78,8 @@ def check_output(path: str | Path, kind: Kind | None, inputs: Iterable[str | Pat
         The path, with the user's home filled in.
 
     Raises:
-        ChoiceError: another suffix, an input, or an existing file of another kind.
-        GgoLabError: a folder stands there, or nothing can be written there.
+        ChoiceError: another suffix, an input, a folder or device, or an existing file of another kind.
+        GgoLabError: nothing can be written there.
     """
     path = _allowed(path, kind, inputs, force)
     with writing_to(path):

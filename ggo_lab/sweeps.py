@@ -285,6 +285,8 @@ def _train(images: ImageSet, run: dict, config: TrainConfig, weights: str | None
         history = fit(model, images.train, images.validation, settings, progress=False, checkpoint=checkpoint)
     except GgoLabError as error:  # such as a learning rate that is too high: one row of the table, not its end
         return {"row": {**run, "error": str(error)}}
+    if history.ended == "interrupted":  # its checkpoint stays, and the next call goes on there
+        raise KeyboardInterrupt
     report = evaluate(predict(model, images.validation))
     interval, best = report.interval(), history.table[history.table["best"]].iloc[0]
     row = {

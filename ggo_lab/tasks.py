@@ -270,7 +270,11 @@ def _checked_numbers(given: object, names: tuple[str, ...]) -> tuple[int, ...]:
         raise ChoiceError(f"numbers={given!r} must be {len(names)} whole numbers that differ, one a class.", given)
     for name, number in zip(names, numbers, strict=True):
         if re.fullmatch(r"[+-]?\d+(\.\d*)?", name) and float(name) != number:
-            raise ChoiceError(f"The class named {name!r} has the number {number}: which one is meant by {name}?", name)
+            raise ChoiceError(
+                f"The class named {name!r} has the number {number}: which one is meant by {name}? Rename the class, or "
+                "change its number.",
+                name,
+            )
     return numbers
 
 

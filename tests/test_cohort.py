@@ -201,7 +201,7 @@ def test_read_cohort_opens_scans_beside_the_csv(tmp_path):
         (None, "no such file"),
         ("grade,split\n1,train\n", "no column 'path'"),
         ("path,grade\n,1\n", "path missing"),
-        ("path,grade\n", "rows have a path missing"),
+        ("path,grade\n", "has no rows"),
         ("path,grade\nabsent.nii,1\n", "none of its 1 scans exists"),
     ],
 )

@@ -226,3 +226,16 @@ def test_dicom_without_a_mark_is_found_in_a_folder(tmp_path):
     for path in write_slices(tmp_path / "study", chest()):
         path.rename(path.with_suffix(""))
     assert gl.Cohort.from_folder(tmp_path).names == ["study"]
+
+
+def test_a_files_own_name_is_no_split(tmp_path):
+    for name in ("train/test_004.nii.gz", "test/train_1.nii.gz"):
+        volume(tmp_path / name)
+    table = gl.Cohort.from_folder(tmp_path).table.set_index("name")
+    assert table["split"].to_dict() == {"train/test_004.nii.gz": "train", "test/train_1.nii.gz": "test"}
+
+
+def test_an_empty_table_says_so(tmp_path):
+    (tmp_path / "t.csv").write_text("path,grade\n")
+    with pytest.raises(CohortError, match="has no rows"):
+        gl.read_cohort(tmp_path / "t.csv")

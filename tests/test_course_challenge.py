@@ -1,6 +1,7 @@
 """A challenge keeps its secret, takes one submission of a team, and judges the network that was handed in."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +76,13 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
         submit(tmp_path, "a", tmp_path / "m.safetensors", SENTENCE)
     with pytest.raises(gl.ChoiceError, match="nobody has submitted"):
         reveal(tmp_path / "c")
+
+
+def test_a_full_disk_leaves_the_team_another_try(tmp_path, model_file, monkeypatch):
+    new_challenge(tmp_path / "c", patients=20, shape=(16, 64, 64))
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        submit(tmp_path / "c", "a", model_file, SENTENCE)
+    monkeypatch.setattr(Path, "write_bytes", write)
+    assert submit(tmp_path / "c", "a", model_file, SENTENCE).team == "a"

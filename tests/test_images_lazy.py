@@ -120,3 +120,11 @@ def test_a_cache_entry_with_any_damage_is_made_again(tmp_path, monkeypatch):
     for damaged in (bytes(unknown), whole[:50], whole[::-1], b"", b"PK\5\6" + bytes(18), whole.replace(b"|u1", b"|O4")):
         entry.write_bytes(damaged)
         assert np.array_equal(gl.prepare(scans, recipe, progress=False).pixels, right)
+
+
+def test_grey_of_a_volume_that_is_no_hu_is_that_of_the_whole_scan(tmp_path):
+    """NIfTI made of pictures holds 16 bits, and more values than a picture can."""
+    scan = gl.Scan(chest(SHAPE), (5.0, 0.7, 0.8), is_hu=False)
+    opened = open_scan(gl.write_nifti(scan, tmp_path / "scan.nii"))
+    shown = gl.scan.Window(-300, 1400)
+    assert np.array_equal(opened.grey([2, 7], shown), opened.whole().grey([2, 7], shown))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import ggo_lab as gl
 from ggo_lab.errors import ScanError
 from ggo_lab.lungs import ggo_fraction, segment_lungs, split_lungs
 from ggo_lab.phantom import make_phantom
@@ -308,3 +309,16 @@ def test_an_empty_or_foreign_mask_is_refused(function, mild):
     for lungs in (np.zeros(scan.shape, bool), np.ones((3, 3, 3), bool)):
         with pytest.raises(ScanError, match="not empty"):
             function(scan, lungs)
+
+
+def test_given_lungs_that_are_empty_are_refused_in_a_sentence():
+    scan = gl.make_phantom(seed=1, shape=(16, 64, 64))
+    with pytest.raises(gl.ScanError, match="are empty"):
+        gl.Recipe(crop="lungs").cut(scan, np.zeros(scan.shape, bool))
+
+
+def test_a_speck_of_lung_has_a_side():
+    scan = gl.make_phantom(seed=1, shape=(16, 256, 256))
+    speck = np.zeros(scan.shape, bool)
+    speck[8, 100, 80] = True
+    assert gl.ggo_fraction(scan, speck).total >= 0

@@ -233,3 +233,27 @@ def test_share_inside_counts_heat_and_area():
     assert np.isnan(gl.share_inside({0: heat}, np.zeros_like(mask)).times_chance)
     with pytest.raises(gl.ChoiceError, match="one shape"):
         gl.share_inside(heat, mask)
+
+
+def test_where_a_gru_reads_every_slice_has_its_map():
+    """An empty slice, which the network never sees, has none; a map moves with its slice."""
+    model = gl.build_backbone("resnet18", weights=None, seed=2, sequence=True).eval()
+    image = np.random.default_rng(1).integers(0, 256, (5, 64, 64), np.uint8)
+    image[3] = 0
+    found = {label: gl.grad_cam(model, image, label) for label in range(4)}
+    assert all(heat.shape == image.shape and not heat[3].any() for heat in found.values())
+    heat = max(found.values(), key=lambda each: each.sum())
+    assert heat.max() == pytest.approx(1)
+    assert len({heat[z].tobytes() for z in (0, 1, 2, 4)}) == 4
+    grads = gl.saliency.integrated_gradients(model, image, steps=2)
+    assert grads.shape == image.shape and np.isfinite(grads).all()
+
+
+def test_steps_and_stages_are_whole_numbers():
+    model = gl.build_backbone("resnet18", weights=None)
+    heat = np.ones((96, 96))
+    for wrong in (0, 2.5, "2"):
+        with pytest.raises(gl.ChoiceError, match="steps"):
+            gl.saliency.deletion_insertion(model, IMAGE, heat, 0, steps=wrong)
+        with pytest.raises(gl.ChoiceError, match="stages"):
+            gl.saliency.randomise_layers(model, IMAGE, 0, stages=wrong)

@@ -456,3 +456,19 @@ def test_what_is_no_run_in_the_folder_is_named(tmp_path):
     (tmp_path / "0123456789abcdef.json").mkdir()
     with pytest.warns(UserWarning, match=r"0123456789abcdef\.json"):
         assert len(sweep_table(tmp_path)) == 0
+
+
+def test_a_run_that_was_interrupted_is_not_done(tmp_path, monkeypatch):
+    """`fit` keeps its best state and returns; the sweep ends, and the next call goes on there."""
+    fit = room.fit
+
+    def stopped(*arguments, **options):
+        return replace(fit(*arguments, **options), ended="interrupted")
+
+    monkeypatch.setattr(room, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(IMAGES, tmp_path, {"seed": [0]}, config(), weights=None)
+    assert not list(tmp_path.rglob("*.json")) and list(tmp_path.rglob("*.checkpoint"))
+    monkeypatch.setattr(room, "fit", fit)
+    assert len(sweep(IMAGES, tmp_path, {"seed": [0]}, config(), weights=None)) == 1
+    assert not list(tmp_path.rglob("*.checkpoint"))

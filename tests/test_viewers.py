@@ -454,3 +454,11 @@ def test_closing_frees_every_widget(phantom):
     assert set(living) == before
     assert viewer._code == "" and viewer._scan == {}  # what a notebook keeps of it
     viewer.close()  # once more is no error
+
+
+def test_a_look_is_taken_over_after_a_probe_and_a_scroll(scan):
+    one, other = SliceViewer(scan), SliceViewer(scan)
+    one.probe = (1, 2, 3)
+    one.index = 4
+    other.look = one.look
+    assert other.index == 4 and other.cross == one.cross and other.probe == (1, 2, 3)

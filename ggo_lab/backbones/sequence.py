@@ -43,9 +43,7 @@ class SliceReader(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return float (B, C, features + 1): what was seen, and in the last column 1, or 0s for an empty slice."""
-        grey = images[:, :, 0].flatten(2)
-        there = grey.amax(2) > grey.amin(2)
-        there[:, 0] = True  # of an empty scan, the first
+        there = not_empty(images[:, :, 0])
         seen = self.cnn(images[there])
         read = seen.new_zeros(*there.shape, self.features + 1)
         read[there] = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
@@ -70,3 +68,11 @@ class GruGrader(nn.Module):
         packed = pack_padded_sequence(read[:, :, :-1], lengths, batch_first=True, enforce_sorted=False)
         _, ends = self.gru(packed)
         return self.fc(torch.cat([ends[0], ends[1]], dim=1))
+
+
+def not_empty(images: Tensor) -> Tensor:
+    """Mark the slices of images (B, C, H, W) that hold anything to see, bool (B, C); of an empty scan, the first."""
+    grey = images.flatten(2)
+    there = grey.amax(2) > grey.amin(2)
+    there[:, 0] = True
+    return there

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # a terminal's --help should not wait for torch
 
 _HEAD = ("scan", "class", "number", "name")  # of the table that `grade --csv` writes, before the probabilities
 _TABLE = Kind("a table of grades", (".csv",), lambda head: head.startswith(",".join(_HEAD).encode()))
-_JSON = Kind("grades as JSON", (".json",), lambda head: head.startswith(b'[\n {\n  "scan"'))
+_JSON = Kind("grades as JSON", (".json",), lambda head: head == b"[]" or head.startswith(b'[\n {\n  "scan"'))
 _DISCLAIMER = (
     "A network's probability is no certainty, least of all on scans unlike those it learnt from. Teaching material, "
     "not a medical device."
@@ -35,6 +35,8 @@ def grade(options: argparse.Namespace) -> int:
     """Grade each scan; what cannot be graded is said, and the others go on."""
     if options.html and len(options.scans) > 1:
         raise ChoiceError("--html shows one scan; call `ggo-lab grade` once for each page.", options.html)
+    if options.html == "-":
+        raise ChoiceError("--html - cannot print a page; give the name of a file.", "-")
     quiet = "-" in (options.csv, options.json)
     if options.csv == options.json == "-":
         raise ChoiceError("--csv - and --json - would be mixed; print one of them.")
@@ -66,7 +68,7 @@ def grade(options: argparse.Namespace) -> int:
         _say_all(graded, model)
     for name, text in (("csv", _as_csv(graded, model)), ("json", json.dumps(graded, indent=1))):
         if getattr(options, name) == "-":
-            say(text)
+            say(text.rstrip("\n"))
         elif output := outputs.get(f"--{name}"):
             output.write(lambda path: write_text_whole(path, text))  # noqa: B023
     return DONE if len(graded) == len(options.scans) else PARTLY if graded else REFUSED

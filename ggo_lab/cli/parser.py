@@ -59,7 +59,9 @@ def parser_for(chosen: str | None = None) -> argparse.ArgumentParser:
     train.add_argument("--backbone", default="resnet18", help="default: resnet18; `ggo-lab backbones` lists them")
     train.add_argument("--extent", default="all", help="which layers learn: head, last_block or all (default)")
     train.add_argument(
-        "--weights", default="imagenet", help="imagenet (default), none, or a file of torchvision weights"
+        "--weights",
+        default="imagenet",
+        help="imagenet (default), phantom, best, none, or a file of torchvision's",
     )
     train.add_argument("--checkpoint", metavar="FILE", help="written each epoch; where it exists, go on from there")
     _add_force(train)
@@ -76,7 +78,7 @@ def parser_for(chosen: str | None = None) -> argparse.ArgumentParser:
     )
     _add_cohort(sweep)
     sweep.add_argument("--folder", required=True, help="where the runs are kept, shared by all workers")
-    sweep.add_argument("--weights", default="imagenet", help="imagenet (default) or none")
+    sweep.add_argument("--weights", default="imagenet", help="imagenet (default), phantom, best or none")
     for name in ("backbone", "extent"):
         sweep.add_argument(f"--{name}", nargs="+", help=f"values of {name} to try")
     if chosen == "sweep":

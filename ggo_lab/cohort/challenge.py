@@ -97,7 +97,7 @@ def cov19_ctdb(folder: str | Path, task: Task = GGO_SEVERITY) -> Cohort:
                 graded.add((split, number))
                 rows.append((scans[split, number], split, GGO_SEVERITY.label_of(grade)))
     ungraded = [path.relative_to(root) for key, path in scans.items() if key[0] != "test" and key not in graded]
-    findings += about(ungraded, "look", "left out", "Scans of train or validation are in no table of grades.")
+    findings += about(ungraded, "look", "left out", "Scans of train or validation have no grade that can be used.")
     rows += [(path, split, pd.NA) for (split, _), path in scans.items() if split == "test"]
     if not rows:
         raise CohortError(
@@ -136,7 +136,11 @@ def _detection(root: Path) -> Cohort:
     others = [inside for inside, _ in tests if inside not in mine]
     rows = [row for inside, row in tests if inside in mine]
     if not found:
-        raise CohortError(f"{root}: no scan folder in a folder 'covid' or 'non-covid' of a split.", root)
+        raise CohortError(
+            f"{root}: no scan folder in a folder 'covid' or 'non-covid' of a split; give the folder "
+            "that holds train and validation.",
+            root,
+        )
     return _cohort(
         [*found.values(), *rows],
         [

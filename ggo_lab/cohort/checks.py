@@ -111,8 +111,8 @@ def _counts(table: pd.DataFrame, task: Task) -> Iterator[Finding]:
         commonest, most = max(counts.items(), key=lambda item: item[1])
         share = most / len(labels)
         # Always the same class: its recall is 1 and its precision its share, so its F1 is 2 share / (1 + share), and
-        # that of the others is 0.
-        floor = 2 * share / (1 + share) / len(task)
+        # that of the others is 0; classes without a scan do not count.
+        floor = 2 * share / (1 + share) / sum(n > 0 for n in counts.values())
         words.append(f"Always answering {commonest} scores macro-F1 {floor:.2f} here.")
         yield Finding("look" if few or absent else "fine", "class counts", " ".join(words))
 

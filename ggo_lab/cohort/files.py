@@ -81,7 +81,9 @@ def read_cohort(csv: str | Path, task: Task = GGO_SEVERITY) -> Cohort:
     table, findings = renamed(table, OWN_COLUMNS, csv)
     if "path" not in table:
         raise CohortError(f"{csv}: no column 'path'; found {few(table.columns)}.", csv)
-    if table.empty or table["path"].isna().any():
+    if table.empty:
+        raise CohortError(f"{csv}: has no rows; give one row a scan.", csv)
+    if table["path"].isna().any():
         raise CohortError(f"{csv}: {int(table['path'].isna().sum())} of {len(table)} rows have a path missing.", csv)
     table["name"] = table["name"] if "name" in table else table["path"]
     if "patient" in table:
@@ -149,7 +151,8 @@ def cohort_from_folder(folder: str | Path) -> Cohort:
     names = [str(path.relative_to(root)) if path != root else root.name for path in scans]
     table = pd.DataFrame({"name": names, "path": [str(path) for path in scans]})
     table["patient"], patients = _patients(scans, names)
-    table["split"] = [split_named_in(path.relative_to(root)) for path in scans]
+    # A file's own name is no folder: train/test_004.nii.gz belongs to train.
+    table["split"] = [split_named_in((path if path.is_dir() else path.parent).relative_to(root)) for path in scans]
     files = [path.relative_to(root) for path in left_out]
     findings = [
         Finding("fine", "found", f"{len(scans)} scans."),
@@ -173,7 +176,7 @@ def _about_left_out(files: list[Path]) -> list[Finding]:
     return [
         *about(packed, "look", "left out", "Archives: unpack them, and what is in them is found."),
         *about(pairs, "look", "left out", "Halves of Analyze or NIfTI pairs: convert each pair to one .nii.gz file."),
-        *about(rest, "look", "left out", "Files are no scans, by their names or beside what they lie."),
+        *about(rest, "look", "left out", "Files are no scans, by their names or by what lies beside them."),
     ]
 
 

@@ -125,7 +125,7 @@ def _involvements(n: int, rng: np.random.Generator) -> np.ndarray:
 def _patients(involvement: np.ndarray, second_scans: float, rng: np.random.Generator) -> np.ndarray:
     """Say whose scan each is, (n,): a second scan is one whose involvement lies near the first's."""
     n = len(involvement)
-    twice = n - round(n / (1 + second_scans))
+    twice = min(n - round(n / (1 + second_scans)), n // 2)
     alone = list(rng.permutation(n))
     patient = np.full(n, -1)
     for number in range(twice):

@@ -104,7 +104,11 @@ def submit(folder: str | Path, team: str, model: str | Path, sentence: str) -> S
         raise ChoiceError(
             f"Team {team} has submitted; a second try would be chosen on the first one's score.", team
         ) from None
-    stored.write_bytes(content)
+    try:
+        stored.write_bytes(content)
+    except OSError:  # such as a full disk: the team may try again
+        note.unlink()
+        raise
     return submission
 
 
@@ -182,7 +186,11 @@ def _submissions(folder: Path) -> Iterator[Submission]:
 def _unchanged(folder: Path, submission: Submission) -> Path:
     file = folder / "submissions" / submission.model
     if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != submission.checksum:
-        raise ChoiceError(f"{file} is not the file that team {submission.team} handed in.", file)
+        raise ChoiceError(
+            f"{file} is not the file that team {submission.team} handed in; put that back, or delete "
+            f"{submission.team}.json and let the team submit again.",
+            file,
+        )
     return file
 
 

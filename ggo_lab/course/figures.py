@@ -81,7 +81,9 @@ def dark_sheet(light: np.ndarray) -> np.ndarray:
 
     Args:
         light: uint8 (H, W, 3).
-    Returns: uint8 (H, W, 4), opaque.
+
+    Returns:
+        uint8 (H, W, 4), opaque.
 
     >>> dark_sheet(np.uint8([[[255, 255, 255], [0, 0, 0], [230, 159, 0]]]))[0, :, :3].tolist()
     [[17, 17, 17], [237, 237, 237], [218, 156, 19]]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ggo_lab.backbones import Backbone
 from ggo_lab.cohort import Cohort, phantom_cohort
-from ggo_lab.errors import ChoiceError
+from ggo_lab.errors import ChoiceError, check_whole
 from ggo_lab.evaluation import Report, evaluate, predict
 from ggo_lab.images import ImageSet, Recipe, prepare
 
@@ -52,9 +52,10 @@ def curtain_images(recipe: Recipe, n: int = 200) -> ImageSet:
         All of them in the test split.
 
     Raises:
-        ChoiceError: more than there are.
+        ChoiceError: none, or more than there are.
     """
-    if not 0 < n <= PHANTOMS:
+    n = check_whole("n", n, 1)
+    if n > PHANTOMS:
         raise ChoiceError(f"n={n} phantoms cannot be had behind the curtain; there are {PHANTOMS}.", n)
     if dataclasses.replace(recipe, size=SHIPPED_RECIPE.size) == SHIPPED_RECIPE and n <= len(_shipped()[0]):
         return _of_shipped(recipe, n)

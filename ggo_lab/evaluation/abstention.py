@@ -94,7 +94,7 @@ class PredictionSets:
         if n:
             said += f" Here {right} of {n} do ({right / n:.0%}, 95% interval {Interval(*wilson(right, n))})."
         if self.threshold == 0:
-            said += " So few scans cannot promise this much, so every set holds everything."
+            said += " Nothing less than all classes keeps this promise, so every set holds everything."
         return said
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ggo_lab.errors import check_choice, check_whole
+from ggo_lab.errors import ScanError, check_choice, check_whole
 from ggo_lab.images.cut import Cut, Planes, Square
 from ggo_lab.lungs import find_lungs
 from ggo_lab.scan import WINDOWS, Window, as_window
@@ -69,6 +69,8 @@ class Recipe:
         if self.needs_lungs and lungs is None:
             found = find_lungs(scan.whole())
             lungs, notes = found.mask, found.notes
+        elif self.needs_lungs and not np.any(lungs):
+            raise ScanError("The lungs that were given are empty; give a mask that holds lung, or leave it out.")
         return Cut(scan, self, self._slices(scan.shape[0], lungs), self._square(scan, lungs), lungs, notes)
 
     def to_dict(self) -> dict:

@@ -97,7 +97,7 @@ def _upside_down(right: np.ndarray, left: np.ndarray, whole: bool) -> bool:
     """
     lungs = right | left
     z = np.flatnonzero(lungs.any(axis=(1, 2)))
-    third = (z[-1] - z[0] + 1) // 3
+    third = max(1, (z[-1] - z[0] + 1) // 3)
     dents, gaps = [], []
     for part in (slice(z[0], z[0] + third), slice(z[-1] + 1 - third, z[-1] + 1)):
         planes = [plane for side in (right, left) for plane in side[part] if plane.any()]

@@ -43,7 +43,7 @@ class Lungs:
 
 
 def find_lungs(scan: Scan, method: str = "both") -> Lungs:
-    """Find both lungs, lesions and vessels included, windpipe and main bronchi excluded, and say what is doubtful.
+    """Find both lungs, lesions and vessels included, trachea and main bronchi excluded, and say what is doubtful.
 
     Args:
         scan: a chest CT, in HU.

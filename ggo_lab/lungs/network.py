@@ -31,7 +31,7 @@ _LEAST_PIECE = 0.04  # of the largest piece's volume; smaller ones are gas in th
 _LEAST_CM2 = 1.0  # cross-section of the smallest piece
 _ISLAND = 0.25  # of a lung's largest piece: smaller ones that touch the other lung belong to that
 _SURE = (0.1, 0.9)  # the network's probabilities between which an outline lies
-_POSSIBLE = 0.02  # the network's probability below which the rule is not believed about what is emptier than
+_POSSIBLE = 0.02  # the network's probability below which the rule is not believed, but about what is denser than
 _DENSE_HU = -300
 _VERY_SURE = 0.95  # the network's probability from which the rule is overruled
 # Share of a lung that the rule must have missed for all of it to be added, rim and all: consolidation is more, and less
@@ -298,7 +298,7 @@ def resample(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     import torch
 
     values = torch.from_numpy(np.ascontiguousarray(planes, np.float32))[None]
-    fewer = size[0] < planes.shape[1]
+    fewer = size[0] < planes.shape[1] or size[1] < planes.shape[2]
     with settled(), torch.inference_mode():
         return torch.nn.functional.interpolate(values, size=size, mode="bilinear", antialias=fewer)[0].numpy()
 

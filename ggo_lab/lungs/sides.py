@@ -86,7 +86,10 @@ def _middle(lungs: np.ndarray) -> float | None:
 def _is_left(lung: np.ndarray) -> bool:
     """Tell whether a single lung is the left one: heart, spine and hilum dent a lung on its inner side."""
     columns = np.arange(lung.shape[2])
-    dents = sum((convex_hull_image(plane) & ~plane).sum(axis=0) for plane in lung if plane.any())
+    dents = sum(
+        ((convex_hull_image(plane) & ~plane).sum(axis=0) for plane in lung if plane.any()),
+        start=np.zeros(lung.shape[2], int),
+    )
     if not dents.any():
         return False
     return bool(np.average(columns, weights=dents) < np.average(columns, weights=lung.sum(axis=(0, 1))))

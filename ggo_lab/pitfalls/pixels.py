@@ -21,7 +21,7 @@ _SPIKE = 0.02  # share of the voxels that hold one and the same lowest value: pa
 
 
 def plant_label_pixel(images: ImageSet, step: int = 60) -> ImageSet:
-    """Write each scan's number into the last pixel of its image, as arrays of the paper's public code held it.
+    """Write each scan's label into the last pixel of its image, as arrays of the paper's public code held it.
 
     Args:
         images: whose copies are written into.

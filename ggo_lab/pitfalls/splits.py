@@ -43,7 +43,9 @@ def plant_duplicates(images: ImageSet, n: int = 5, seed: int = 0) -> ImageSet:
     """Copy scans of the train split into the test split under new names and patients, slightly noisy, as if new."""
     train = np.flatnonzero(images.table["split"] == "train")
     if not 1 <= n <= len(train):
-        raise ChoiceError(f"n={n} scans cannot be copied from a train split of {len(train)}.", n)
+        raise ChoiceError(
+            f"n={n} scans cannot be copied from a train split of {len(train)}; give 1 to {len(train)}.", n
+        )
     rng = np.random.default_rng(check_whole("seed", seed))
     rows = rng.choice(train, n, replace=False)
     noise = rng.integers(-2, 3, (n, *images.pixels.shape[1:]))

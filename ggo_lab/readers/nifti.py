@@ -204,7 +204,7 @@ def write_nifti(
     sources = []
     if isinstance(scan_or_array, Scan):
         sources = [scan_or_array.source] if scan_or_array.source else []
-        values, spacing = scan_or_array.hu, spacing or scan_or_array.spacing
+        values, spacing = scan_or_array.hu, scan_or_array.spacing if spacing is None else spacing
         description = b"" if scan_or_array.is_hu else _NOT_HU_MARK
     else:
         values, description = _smallest_type(np.asarray(scan_or_array)), b""

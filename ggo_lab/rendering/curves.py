@@ -61,7 +61,7 @@ def _curve_of(scan: Scan, masks: Mapping[str, np.ndarray]) -> list[Line]:
 
 
 def sought(masks: Mapping[str, np.ndarray]) -> str | None:
-    """Return the name of the mask that one opens a scan to see: lesions, else the first that is not the lungs.
+    """Return the name of the mask that one opens a scan to see: lesions, else the first but the lungs, else these.
 
     >>> sought({"lungs": np.ones(1), "consolidation": np.ones(1)})
     'consolidation'

@@ -69,7 +69,7 @@ def scan_header(
             {"name": name, "color": colors[name], "ml": round(np.count_nonzero(mask) * scan.voxel_ml, 3)}
             for name, mask in masks.items()
         ],
-        "lesions": sought(masks) is not None,
+        "lesions": sought(masks) not in (None, "lungs"),
         "heat": heat is not None,
         "heatEnds": [list(HEAT_COLD), list(HEAT_HOT)],
         "windows": {name: list(grey) for name, grey in WINDOWS.items()},

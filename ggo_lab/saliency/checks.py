@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from ggo_lab.backbones import Backbone
+from ggo_lab.backbones import Backbone, backbone_of
 from ggo_lab.errors import ChoiceError, check_choice, check_whole
 from ggo_lab.images import ImageSet
 from ggo_lab.saliency.maps import METHODS
@@ -48,8 +48,7 @@ def randomise_layers(
         ChoiceError: an unknown label or method, or fewer than one stage.
     """
     check_choice("method", method, METHODS)
-    if stages < 1:
-        raise ChoiceError(f"stages={stages}: at least one is needed.", stages)
+    stages, model = check_whole("stages", stages, 1), backbone_of(model)
     spoilt = deepcopy(model)
     original = METHODS[method](model, image, label)
     rng = torch.Generator().manual_seed(check_whole("seed", seed))

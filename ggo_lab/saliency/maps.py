@@ -1,7 +1,7 @@
 """Maps of where a network looked: Grad-CAM, occlusion, integrated gradients."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ggo_lab.backbones import Backbone, backbone_of
-from ggo_lab.backbones.network import check_can_learn
+from ggo_lab.backbones.network import SequenceBackbone, check_can_learn
+from ggo_lab.backbones.sequence import not_empty
 from ggo_lab.errors import ModelError, check_choice, check_whole
 from ggo_lab.settled import settled
 
@@ -22,11 +23,13 @@ def grad_cam(model: Backbone, image: np.ndarray, label: int | None = None) -> np
 
     Args:
         model: in any mode; it is left as it was.
-        image: uint8 (C, H, W), as Cut.image() gives it. All channels share one map.
+        image: uint8 (C, H, W), as Cut.image() gives it. All channels share one map, but where a GRU reads the slices:
+            its network sees each of them on its own.
         label: 0..K-1, of the class; the predicted one if left out.
 
     Returns:
-        Float32 (H, W), 0..1; the hottest place is 1, and all is 0 where nothing speaks for the class.
+        Float32 (H, W), or (C, H, W) where a GRU reads the slices; 0..1, the hottest place is 1, and all is 0 where
+        nothing speaks for the class.
 
     Raises:
         ChoiceError: an unknown label.
@@ -49,10 +52,14 @@ def grad_cam(model: Backbone, image: np.ndarray, label: int | None = None) -> np
             hook.remove()
         (gradients,) = torch.autograd.grad(logits[0, _index(label, logits)], seen)
     maps, gradients = (_as_maps(model, batch, part) for part in (seen[0].detach(), gradients))
-    weights = gradients.mean(dim=(1, 2), keepdim=True)
-    heat = (weights * maps).sum(dim=0).clamp(min=0)
-    heat = interpolate(heat[None, None], image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
-    return _as_heat(heat)
+    weights = gradients.mean(dim=(2, 3), keepdim=True)
+    heat = (weights * maps).sum(dim=1, keepdim=True).clamp(min=0)
+    heat = interpolate(heat, image.shape[1:], mode="bilinear", align_corners=False)[:, 0]
+    if not isinstance(model, SequenceBackbone):
+        return _as_heat(heat[0])
+    laid = heat.new_zeros(image.shape)
+    laid[not_empty(batch)[0]] = heat
+    return _as_heat(laid)
 
 
 def occlusion(model: Backbone, image: np.ndarray, label: int | None = None, cells: int = 8) -> np.ndarray:
@@ -147,7 +154,9 @@ def _asked(model: Backbone, image: np.ndarray) -> Iterator[Tensor]:
     learning = model.training
     model.eval()
     try:
-        with settled():
+        # cuDNN's GRU gives no gradients in evaluation mode.
+        own = torch.backends.cudnn.flags(enabled=False) if isinstance(model, SequenceBackbone) else nullcontext()
+        with settled(), own:
             yield torch.from_numpy(np.array(image))[None].to(next(model.parameters()).device)
     finally:
         model.train(learning)
@@ -168,11 +177,11 @@ def _as_heat(heat: Tensor) -> np.ndarray:
 
 
 def _as_maps(model: Backbone, batch: Tensor, features: Tensor) -> Tensor:
-    """Features of one image as maps (C, h, w); a transformer's patch tokens are laid back on their grid."""
+    """Features as maps (N, C, h, w), N being 1, or the slices that a GRU reads; tokens are laid back on their grid."""
     if model.spec.layout == "maps":
-        return features[0]
+        return features
     if model.spec.layout == "maps_last":
-        return features[0].permute(2, 0, 1)
+        return features.permute(0, 3, 1, 2)
     rows, columns = batch.shape[2:]
     height = round(((features.shape[1] - 1) * rows / columns) ** 0.5)  # patches are square
-    return features[0, 1:].T.unflatten(1, (height, -1))
+    return features[:, 1:].transpose(1, 2).unflatten(2, (height, -1))

@@ -91,15 +91,15 @@ def deletion_insertion(
         seed: of the random orders.
 
     Returns:
-        A row a step; share (of the pixels, 0..1), deletion, insertion and random_deletion (probabilities). The
-        mean of a column is the area under its curve.
+        steps + 1 rows, from none of the pixels to all; share (of the pixels, 0..1), deletion, insertion and
+        random_deletion (probabilities). The mean of a column is nearly the area under its curve.
 
     Raises:
-        ChoiceError: an unknown label, or heat that does not fit.
+        ChoiceError: an unknown label, no step, or heat that does not fit.
     """
     if heat.shape not in (image.shape, image.shape[1:]):
         raise ChoiceError(f"heat {heat.shape} does not fit an image {image.shape}.", heat.shape)
-    rng = np.random.default_rng(check_whole("seed", seed))
+    steps, rng = check_whole("steps", steps, 1), np.random.default_rng(check_whole("seed", seed))
     flat = np.broadcast_to(heat, image.shape).ravel()
     # Ties, most of all where there is no heat, are taken in a random order, not row by row.
     hottest_first = np.lexsort((rng.random(flat.size), -flat))

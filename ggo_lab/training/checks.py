@@ -35,9 +35,14 @@ def _check_splits(train: ImageSet, validation: ImageSet) -> None:
         raise CohortError("The train split holds one scan; two are the least that BatchNorm can learn from.")
     check_patients_apart({"train": train.patients, "validation": validation.patients})
     if train.task != validation.task:
-        raise CohortError(f"train and validation have other labels: {train.task} and {validation.task}.")
+        raise CohortError(
+            f"train and validation have other labels: {train.task} and {validation.task}; prepare both from one cohort."
+        )
     if train.recipe != validation.recipe:
-        raise CohortError(f"train and validation were prepared differently: {train.recipe} and {validation.recipe}.")
+        raise CohortError(
+            f"train and validation were prepared differently: {train.recipe} and {validation.recipe}; prepare both by "
+            "one recipe."
+        )
 
 
 def _check_model(model: Backbone, train: ImageSet, config: TrainConfig) -> None:

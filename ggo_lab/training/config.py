@@ -42,7 +42,7 @@ class TrainConfig:
     min_delta: float = 0.0  # by how much the loss must fall to count as better
     loss: str = "cross_entropy"  # "corn": classes in an order; "involvement": it is regressed, the bands grade it
     balance: str = "none"  # for rare classes: "loss" weighs each class alike; "sampling" draws each as often
-    flip: bool = True  # mirror half of the images, left to right, drawn anew every epoch
+    flip: bool = True  # mirror each image, left to right, with probability 1/2, anew every epoch
     rotate: float = 0.0  # turn each image by up to so many degrees, either way
     scale: float = 0.0  # enlarge or shrink by up to this share, such as 0.1
     intensity: float = 0.0  # change contrast, and add grey, by up to this share of the range, such as 0.1
@@ -94,7 +94,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "scale": (0, 0.9, ""),
     "intensity": (0, 1, ""),
     "seed": (0, 2**63 - 1, ""),
-    # Guessing among four classes costs ln 4, so no loss could fall by more.
+    # Guessing among four classes costs ln 4: to ask a loss to fall by more is to ask for what hardly ever happens.
     "min_delta": (0, math.log(4), ": hardly any epoch could count as better, and training would never or always stop"),
 }
 _CHOICES = {

@@ -1,4 +1,4 @@
-"""The device that computes, and the one place where global generators are seeded, for a while."""
+"""The device that computes, and a block whose results depend on its seed alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +25,8 @@ def choose_device(choice: str) -> torch.device:
         if torch.backends.mps.is_available():
             there.append("mps")
         raise ChoiceError(
-            f'device={choice!r} cannot be used here; this machine has {", ".join(there)}, and "auto" takes the '
-            "fastest.",
+            f'device={choice!r} cannot be used here; this machine has {", ".join(there)}, and "auto" takes '
+            "CUDA where there is a GPU for it, else the CPU.",
             choice,
         ) from None
 
@@ -44,7 +44,8 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
     """Let what is inside the block depend on the seed alone, not on what the caller has set for the whole of torch.
 
     The global generators, from which dropout draws, are seeded, with another number in each rank; cuDNN does not vary;
-    gradients are on; arithmetic is 32-bit unless the block itself asks for less.
+    gradients are on; arithmetic is 32-bit unless the block itself asks for less, but for convolutions on a GPU, which
+    torch lets cuDNN round as it does by default.
     """
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark

@@ -101,8 +101,8 @@ class FeatureStore:
         if not self._wrote:
             return
         kept = []
-        with suppress(OSError):
-            for folder in folders.iterdir():
+        for folder in folders.iterdir() if folders.is_dir() else ():
+            with suppress(OSError):  # what is no folder, or was just deleted
                 files = [file.stat() for file in folder.iterdir()]
                 kept.append(
                     (max((file.st_atime for file in files), default=0.0), sum(f.st_size for f in files), folder)

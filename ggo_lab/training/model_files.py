@@ -106,7 +106,11 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Backbone:
             facts = json.loads((file.metadata() or {})["ggo_lab"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if facts["format"] != _FILE_FORMAT:
-            raise ModelError(f"{path}: stored by another version of ggo_lab (format {facts['format']}).", path)
+            raise ModelError(
+                f"{path}: stored by another version of ggo_lab (format {facts['format']}); "
+                "train it again, or use that version.",
+                path,
+            )
         if facts["crc32"] != _checksum(state):
             raise ValueError("its weights are not those that were stored")
         if facts["backbone"].startswith(OWN) and network is None:

@@ -10,9 +10,10 @@ from ggo_lab.errors import ChoiceError, check_choice
 from ggo_lab.rendering import PLANES
 from ggo_lab.scan import Scan, Window, as_window
 
-# The state, in the order in which it can be taken over: which slices there are depends on the plane.
+# The state, in the order in which it can be taken over: which slices there are depends on the plane, and a probe takes
+# every plane to its slice.
 LOOK = (
-    *("plane", "index", "cross", "window", "shown", "overlay", "opacity", "zoom", "centre", "probe"),
+    *("plane", "probe", "index", "cross", "window", "shown", "overlay", "opacity", "zoom", "centre"),
     *("three_planes", "slab", "projection"),
 )
 MOST_ZOOM = 12.0
@@ -67,7 +68,10 @@ class Look(traitlets.HasTraits):
 
     @property
     def look(self) -> dict[str, object]:
-        """The whole state but the pointer, to give to another viewer of the same shape: `other.look = viewer.look`."""
+        """What is shown and how, to give to another viewer of the same shape: `other.look = viewer.look`.
+
+        Pointer, measures and question are not part of it.
+        """
         return {trait: getattr(self, trait) for trait in LOOK}
 
     @look.setter

@@ -50,7 +50,7 @@ class Similar:
         self.model: Backbone = model
         self.train: ImageSet = train
         self._features: np.ndarray = features(model, train.pixels)
-        some = self._features[:: max(1, len(train) // _MOST_PAIRED)]
+        some = self._features[:: -(-len(train) // _MOST_PAIRED)]
         self._unit: float = float(np.median(pdist(some))) if len(some) > 1 else 1.0
 
     def to(self, pixels: np.ndarray, patient: str, n: int = 2) -> list[Neighbour]:

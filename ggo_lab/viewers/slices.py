@@ -51,7 +51,7 @@ class SliceViewer(Look, anywidget.AnyWidget):
             by name: `curve={"GGO fraction": ggo_fraction(scan, lungs).per_slice}`. Left out, the lesions' share of the
             lungs is drawn, where both are among the masks, else the area of the mask.
         marks: axial slices to mark on the curve, such as those that a network sees.
-        size: most pixels of the picture's height; as high as the window allows if None.
+        size: most pixels of the picture's height; 720, or what the window allows, if None.
 
     Attributes:
         index: of the slice, counted along the plane's axis of scan.hu.

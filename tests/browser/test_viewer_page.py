@@ -227,6 +227,10 @@ def test_overlays_cover_their_voxels_and_can_be_hidden(page):
     page.keyboard.press("End")
     shows(page, [255, 120, 0], 27 / 32, 27 / 32)  # the heat of slice 5, opaque
     shows(page, grey_of(hu_of(5)), 20 / 32, 27 / 32)
+    page.keyboard.press("o")
+    shows(page, grey_of(hu_of(5)), 27 / 32, 27 / 32)
+    page.keyboard.press("o")
+    shows(page, [255, 120, 0], 27 / 32, 27 / 32)  # all that can lie there, heat too
 
 
 def test_outlines_are_opaque_so_opacity_is_off(page):

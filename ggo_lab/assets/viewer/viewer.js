@@ -89,11 +89,12 @@ class Viewer {
   open() {
     const header = this.model.get("_scan");
     this.header = header;
-    this.lesions = null;
+    this.lesions = this.from = null;
     this.volume = new Volume(
       header, (indices) => this.model.send({ kind: "slices", serial: header.serial, indices }), () => this.draw(),
     );
     this.build();
+    this.play(Boolean(this.playing));
     this.volume.asked.add(header.first.index); // it is here, and only has to be unpacked
     this.volume.add(header.first.index, bytesOf(header.first.packed));
     this.fit();
@@ -186,8 +187,13 @@ class Viewer {
     this.parts.play.setAttribute("aria-label", on ? "Pause" : "Play through the slices");
   }
 
+  /** The names of all that can lie over the slices. */
+  get overlays() {
+    return [...this.header.masks.map(({ name }) => name), ...(this.header.heat ? ["heat"] : [])];
+  }
+
   toggleOverlays() {
-    this.set({ shown: this.get("shown").length ? [] : [...this.header.masks.map(({ name }) => name)] });
+    this.set({ shown: this.get("shown").length ? [] : this.overlays });
   }
 
   choose(/** @type {"ruler"|"circle"|null} */ tool) {
@@ -239,7 +245,7 @@ class Viewer {
 
   build() {
     const { header } = this;
-    const names = [...header.masks.map(({ name }) => name), ...(header.heat ? ["heat"] : [])];
+    const names = this.overlays;
     this.heatColors = heatScale(header.heatEnds);
     const [planes, presets, overlays, projections] = [
       this.radios("plane", "Plane", PLANES, (plane) => this.choosePlane(plane)),
