@@ -121,7 +121,6 @@ def main(backbones: dict[str, int]) -> None:
         given = name, size, epochs
         contestants = {
             "plain loop": repeat(plain, name, 0, size),
-            "plain loop, freed memory kept": repeat(plain, name, 0, size, True),
             "fastai": partial(fastai, *given),
             "Lightning": partial(lightning, *given, "32-true"),
             "ours, gl.fit": partial(ours, *given),

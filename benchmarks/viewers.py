@@ -451,7 +451,7 @@ def large(here) -> None:
         "MB",
         "below 5",
     )
-    say("JupyterLab, viewers left on the page of 101", tab.locator(".ggo-viewer").count(), "", "1, not closed")
+    say("JupyterLab, viewers left on the page of 102", tab.locator(".ggo-viewer").count(), "", "2, not closed")
     tab.close()
 
 

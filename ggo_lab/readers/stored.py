@@ -143,7 +143,7 @@ class OpenedScan:
         """
         with told_in_one_sentence(self.source):
             hu, damaged = self._hu(range(self.shape[0]))
-        told = [f"{self._told_of(damaged, self.shape[0])}; they were left out."] if damaged else []
+        told = [f"{self._told_of(damaged, self.shape[0])}, and left out."] if damaged else []
         notes = [*self._stored.notes, *self._notes, *told]
         scan = Scan(hu, self.spacing, scan_name(self.source), self._stored.is_hu, None, tuple(notes), self.source)
         return replace(scan, notes=(*notes, *_implausible(scan))) if scan.is_hu else scan
@@ -378,7 +378,7 @@ def _implausible(scan: Scan) -> list[str]:
         return []
     if max(rows * y, columns * x) < _NARROWEST_PICTURE:
         return [
-            f"The slices measure only {columns * x:.0f} x {rows * y:.0f} mm: part of a chest, or the spacing is wrong."
+            f"The slices are {columns * x:.0f} x {rows * y:.0f} mm small: a part of a chest, or the spacing is wrong."
         ]
     parts, count = ndimage.label(scan.hu[scan.shape[0] // 2] > _BODY_HU)
     if not count:
