@@ -173,8 +173,7 @@ def predict(model: Backbone, images: ImageSet, flips: bool = False, reuse_frozen
 def _predicted(model: Backbone, images: ImageSet, flips: bool, reuse_frozen: bool) -> Predictions:
     if reuse_frozen and not flips and (frozen := features_of(model, images.pixels)) is not None:
         rest, features = frozen
-        with torch.inference_mode():
-            shares = rest(features).double().softmax(dim=1).cpu()
+        shares = rest(features).double().softmax(dim=1).cpu()
         return Predictions(images.table, shares.numpy(), images.task, model.name)
     parts = []
     for batch in batches_for(model, images.pixels):

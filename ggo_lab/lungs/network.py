@@ -12,8 +12,9 @@ import numpy as np
 from scipy import ndimage
 
 from ggo_lab.errors import ModelError
+from ggo_lab.lungs.segment import NEARBY_MM, TISSUE_HU
 from ggo_lab.lungs.sides import LEFT, RIGHT, split_lungs
-from ggo_lab.scan import Scan
+from ggo_lab.scan import PADDING_BELOW_HU, Scan
 from ggo_lab.settled import settled
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ _LESION_CORE, _LESION_RIM = 0.8, 0.2  # the network's probability of haze in a l
 _LESION_MM = 16.0  # how far from it
 _AERATED_HU = -500
 _DRAWN_OUTSIDE_MM = 0.15
-_NEARBY_MM = 6.0  # sd of the weights with which the lung's attenuation at its outline is averaged
-_TISSUE_HU = 0  # chest wall, between fat (-100) and muscle (50)
 _NO_LIMIT_HU = 1000.0
 
 
@@ -117,7 +116,7 @@ def _look(scan: Scan, weights: Path) -> Seen:
     )
     hu = np.empty((len(planes), rows, columns), np.float32)
     for index, z in enumerate(planes):
-        plane = np.where(scan.hu[z] < -1500, np.int16(_EMPTY_HU), scan.hu[z]).astype(np.float32)
+        plane = np.where(scan.hu[z] < PADDING_BELOW_HU, np.int16(_EMPTY_HU), scan.hu[z]).astype(np.float32)
         hu[index] = resample(plane[None], (rows, columns))[0]
     step_mm = stride * scan.spacing[0]
     away = max(1, round(_NEIGHBOUR_MM / step_mm)) if len(planes) > 1 else 0
@@ -286,11 +285,11 @@ def _limit(seen: Seen, lung: np.ndarray, share: float) -> np.ndarray:
     """Attenuation of a voxel with this share of lung beside tissue, HU; far above any where that lung holds no air."""
     core = ndimage.binary_erosion(lung, np.ones((1, 3, 3)), border_value=1) & (seen.hu < _AERATED_HU)
     weight = core.astype(np.float32)
-    sigma = (0, _NEARBY_MM / seen.spacing[1], _NEARBY_MM / seen.spacing[2])
+    sigma = (0, NEARBY_MM / seen.spacing[1], NEARBY_MM / seen.spacing[2])
     held = ndimage.gaussian_filter(weight, sigma)
     total = ndimage.gaussian_filter(lung.astype(np.float32), sigma)
     mean = ndimage.gaussian_filter(np.where(core, seen.hu, 0), sigma) / np.maximum(held, 1e-3)
-    return np.where(held > 0.4 * total, share * mean + (1 - share) * _TISSUE_HU, 2 * _NO_LIMIT_HU).astype(np.float32)
+    return np.where(held > 0.4 * total, share * mean + (1 - share) * TISSUE_HU, 2 * _NO_LIMIT_HU).astype(np.float32)
 
 
 def resample(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -26,8 +26,8 @@ _CLOSE_ILL_MM = 16.0  # the same in an ill lung, where the price is a little of 
 _ILL_ABOVE_HU, _ILL_SHARE = -600, 0.15
 _DENSE_BELOW_HU = -150  # ground glass too dense for the threshold; still clearly no soft tissue
 _DENSE_MM = 20.0  # how far from lung with air such ground glass is looked for
-_NEARBY_MM = 6.0  # sd of the weights with which the lung's attenuation at its outline is averaged
-_TISSUE_HU = 0  # chest wall, between fat (-100) and muscle (50)
+NEARBY_MM = 6.0  # sd of the weights with which the lung's attenuation at its outline is averaged
+TISSUE_HU = 0  # chest wall, between fat (-100) and muscle (50)
 _POCKET_MM = 25.0  # consolidation under the chest wall reaches no farther from lung that is found
 _BESIDE_MM = 8.0  # how far from straight below such consolidation the lung must go on
 _BONE_ABOVE_HU = 150  # averaged over a block
@@ -242,7 +242,7 @@ def _draw(
         ndimage.binary_erosion(filled, border_value=1) | ~ndimage.binary_dilation(air, np.ones((3, 3, 3)))
     )
     solid |= ndimage.binary_opening(dense, _TWO_BY_TWO)
-    threshold = lung_share * _lung_beside(coarse, air) + (1 - lung_share) * _TISSUE_HU
+    threshold = lung_share * _lung_beside(coarse, air) + (1 - lung_share) * TISSUE_HU
     lungs = coarse.enlarge(near) & ~scan.padding
     for z, plane in enumerate(lungs):
         plane &= scan.hu[z] < coarse.spread(threshold, z)
@@ -255,7 +255,7 @@ def _lung_beside(coarse: Coarse, air: np.ndarray) -> np.ndarray:
     """Compute the mean HU of the lung nearby, float32 (z, y, x)."""
     core = ndimage.binary_erosion(air, border_value=1)
     weight = core.astype(np.float32)
-    sigma = [_NEARBY_MM / step for step in coarse.spacing]
+    sigma = [NEARBY_MM / step for step in coarse.spacing]
     held = ndimage.gaussian_filter(weight, sigma, mode="nearest")
     lung = ndimage.gaussian_filter(np.where(core, coarse.hu, 0), sigma, mode="nearest")
     usual = coarse.hu[core].mean() if core.any() else 2 * _AIR_BELOW_HU

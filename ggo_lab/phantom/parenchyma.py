@@ -70,8 +70,8 @@ def add_dependent_atelectasis(
     tissue_hu -= np.clip(share, 0, 1) * tissue_hu
 
 
-def draw_nodules(hu: np.ndarray, anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> int:
-    """Draw one to four calcified nodules, scars of old infections, in place; return how many.
+def draw_nodules(hu: np.ndarray, anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> None:
+    """Draw one to four calcified nodules, scars of old infections, in place.
 
     Args:
         hu: float32 (Z, Y, X), HU.
@@ -84,4 +84,3 @@ def draw_nodules(hu: np.ndarray, anatomy: Anatomy, grid: Grid, rng: np.random.Ge
     chosen = places[rng.integers(0, len(places), count)]
     points = (np.asarray(anatomy.coarse.origin) + chosen * anatomy.coarse.spacing)[:, ::-1]
     paint(hu, stamp(grid, points, rng.uniform(2.0, 4.0, count)), _CALCIUM_HU)
-    return count

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ggo_lab.errors import ScanError
-from ggo_lab.readers.stored import Stored, size_in_3d
+from ggo_lab.readers.stored import Stored, mm, size_in_3d
 from ggo_lab.readers.text_header import Header, file_beside, read_lines, refuse_damaged, stored_voxels
 from ggo_lab.readers.voxels import without_warnings
 
@@ -84,12 +84,8 @@ def _steps(fields: dict[str, str], dimensions: int) -> tuple[np.ndarray, list[st
         steps[:, :dimensions] *= told[0]
     if len(told) == 2 and not np.allclose(told[0], told[1], rtol=0.01):
         notes.append(
-            f"ElementSpacing is {_mm(told[0])} and ElementSize {_mm(told[1])}: the former was taken; check the spacing."
+            f"ElementSpacing is {mm(told[0])} and ElementSize {mm(told[1])}: the former was taken; check the spacing."
         )
     if dimensions == 2:
         notes.append("One slice without a thickness; 1 mm was assumed.")
     return steps, notes
-
-
-def _mm(sizes: np.ndarray) -> str:
-    return " x ".join(f"{size:g}" for size in sizes) + " mm"

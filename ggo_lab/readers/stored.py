@@ -1,6 +1,6 @@
 """What every format hands over, raw and unread, and the one way from there to HU on canonical axes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -78,10 +78,10 @@ class OpenedScan:
         self._notes = list(self._grid.notes)
         if spacing is not None:
             self._notes.append(
-                f"The spacing is {_mm(spacing)} (z, y, x) as given, in place of {_mm(self._grid.spacing)}."
+                f"The spacing is {mm(spacing)} (z, y, x) as given, in place of {mm(self._grid.spacing)}."
             )
         elif not all(_LIKELY_SPACING[0] <= step <= _LIKELY_SPACING[1] for step in self.spacing):
-            self._notes.append(f"The spacing {_mm(self.spacing)} (z, y, x) is unlikely for a chest CT; check it.")
+            self._notes.append(f"The spacing {mm(self.spacing)} (z, y, x) is unlikely for a chest CT; check it.")
 
     def read(self, slices: Sequence[int]) -> np.ndarray:
         """Return axial slices, int16 HU (n, Y, X), reading nothing else where the file allows that.
@@ -396,5 +396,6 @@ def _implausible(scan: Scan) -> list[str]:
     return [f"The body in the middle slice is {' and '.join(told)}, which no adult's chest is: check the spacing."]
 
 
-def _mm(spacing: tuple[float, float, float]) -> str:
+def mm(spacing: Iterable[float]) -> str:
+    """Sizes in words."""
     return " x ".join(f"{step:g}" for step in spacing) + " mm"

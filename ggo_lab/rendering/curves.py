@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ggo_lab.errors import ChoiceError
-from ggo_lab.rendering.overlays import lesion_share, mask_colors
+from ggo_lab.rendering.overlays import areas, lesion_share, mask_colors
 from ggo_lab.scan import Scan
 
 Curve = np.ndarray | Mapping[str, np.ndarray]
@@ -69,11 +69,6 @@ def sought(masks: Mapping[str, np.ndarray]) -> str | None:
     if "lesions" in masks:
         return "lesions"
     return next((name for name in masks if name != "lungs"), next(iter(masks), None))
-
-
-def areas(mask: np.ndarray) -> np.ndarray:
-    """Count the voxels of a mask (Z, Y, X) in each axial slice."""
-    return np.array([np.count_nonzero(part) for part in mask])
 
 
 def opening_slice(scan: Scan, masks: Mapping[str, np.ndarray], marks: tuple[int, ...]) -> int:

@@ -118,11 +118,14 @@ def check_marks(scan: Scan, marks: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(z) for z in marks)
 
 
+def areas(mask: np.ndarray) -> np.ndarray:
+    """Count the voxels of a mask (Z, Y, X) in each axial slice."""
+    return np.array([np.count_nonzero(part) for part in mask])
+
+
 def lesion_share(masks: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """Lesions / lungs in each axial slice, nan where there is no lung; None without these masks."""
     if not {"lungs", "lesions"} <= masks.keys():
         return None
-    lungs, lesions = (
-        np.array([np.count_nonzero(part) for part in masks[name]], float) for name in ("lungs", "lesions")
-    )
+    lungs, lesions = (areas(masks[name]).astype(float) for name in ("lungs", "lesions"))
     return np.divide(lesions, lungs, out=np.full(len(lungs), np.nan), where=lungs > 0)

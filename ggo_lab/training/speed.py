@@ -16,6 +16,7 @@ from ggo_lab.images import ImageSet
 from ggo_lab.training.batches import place
 from ggo_lab.training.config import PLAIN, Speed, TrainConfig, make_optimizer, memory_format
 from ggo_lab.training.devices import choose_device, reproducible
+from ggo_lab.training.losses import main_logits
 
 _PROBE_STEPS = 4  # the first, which also sets things up, is not counted
 _CUDA_WITH_BF16 = (8, 0)  # compute capability: Ampere, the first whose tensor cores take bf16
@@ -149,7 +150,7 @@ def _step_seconds(model: Backbone, pixels: Tensor, config: TrainConfig, speed: S
                 if not speed.compile:
                     raise
                 return math.inf
-            loss = (outputs if isinstance(outputs, Tensor) else outputs[0]).float().logsumexp(dim=1).mean()
+            loss = main_logits(outputs).float().logsumexp(dim=1).mean()
             loss.backward()
             optimizer.step()
             loss.item()  # it waits for the GPU
