@@ -14,9 +14,10 @@ from pathlib import Path
 
 import nbformat
 import psutil
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from results import Results
+
+from ggo_lab.course.kernels import notebook_client
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 CELL_SECONDS = 600
@@ -24,12 +25,7 @@ CELL_SECONDS = 600
 
 def execute(path: Path) -> tuple[float, float, float, str]:
     """Run a notebook: seconds, processor seconds, the kernel's memory in MB, and what went wrong."""
-    client = NotebookClient(
-        nbformat.read(path, as_version=4),
-        timeout=CELL_SECONDS,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
-    )
+    client = notebook_client(nbformat.read(path, as_version=4), path.parent, CELL_SECONDS)
     start, wrong = time.perf_counter(), ""
     with client.setup_kernel():
         kernel = psutil.Process(client.km.provisioner.process.pid)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from ggo_lab import ChoiceError
 from ggo_lab.cli import main
 from ggo_lab.course import write_exercises
+from ggo_lab.course.kernels import notebook_client
 
 COURSE = Path(__file__).parents[1] / "notebooks"
 
@@ -44,7 +44,7 @@ def test_no_later_cell_needs_what_a_solution_defines(edition):
 def test_it_runs(edition):
     file = next(file for file in edition if file.name.startswith("01_"))
     notebook = nbformat.read(file, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(file.parent)}}).execute()
+    notebook_client(notebook, file.parent, cell_seconds=120).execute()
     said = [
         out.data["text/plain"]
         for cell in notebook.cells

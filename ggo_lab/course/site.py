@@ -85,8 +85,9 @@ def write_site(notebooks: str | Path, out: str | Path, only: Sequence[str] = ())
 def _executed(file: Path, out: Path) -> _Page:
     """Run a notebook in its folder, as a learner would, and render what it shows."""
     import nbformat
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    from ggo_lab.course.kernels import notebook_client
 
     read_notebook(file)  # says in one sentence what is wrong with a file that is no notebook
     notebook = nbformat.read(file, as_version=4)
@@ -96,8 +97,7 @@ def _executed(file: Path, out: Path) -> _Page:
     notebook.cells.insert(0, shown)
     begun = time.monotonic()
     try:
-        where = {"metadata": {"path": str(file.parent)}}
-        NotebookClient(notebook, timeout=_CELL_SECONDS, kernel_name="python3", resources=where).execute()
+        notebook_client(notebook, file.parent, _CELL_SECONDS).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else type(error).__name__
         raise GgoLabError(f"{file} could not be executed to its end ({reason}); run it in JupyterLab.", file) from error
