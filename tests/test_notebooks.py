@@ -105,6 +105,11 @@ def test_ends_with_takeaways_exercises_and_a_link(notebook):
     assert re.search(r"\*\*Next", last)
 
 
+def test_checks_that_give_answers_away_are_folded(notebook):
+    checks = [cell for cell in code_cells(notebook) if "@gl.exercise" in cell.source or "check_1 =" in cell.source]
+    assert checks and all(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in checks)
+
+
 def test_every_exercise_has_a_hidden_solution_that_its_check_accepts(notebook):
     exercises = len(re.findall(r"^### Exercise \d", "\n".join(c.source for c in notebook.cells), re.M))
     solutions = [cell for cell in code_cells(notebook) if "solution" in cell.metadata.get("tags", [])]
