@@ -1,8 +1,17 @@
 """A bar of progress that leaves nothing behind, also in a notebook that is saved and opened again the next day."""
 
 import sys
+from typing import Any
 
 from tqdm import tqdm
+
+
+class _Bar(tqdm):
+    """A bar that is taken away also where it was drawn before its delay was over, which tqdm forgets."""
+
+    def display(self, *args: Any, **kwargs: Any) -> bool:
+        self.delay = 0
+        return bool(super().display(*args, **kwargs))
 
 
 def bar(total: int, what: str, *, delay: float = 0, disable: bool = False, unit: str = "it") -> tqdm:
@@ -23,7 +32,7 @@ def bar(total: int, what: str, *, delay: float = 0, disable: bool = False, unit:
     """
     # What goes to a notebook's stderr stands on red, as errors do.
     to = sys.stdout if _in_notebook() else sys.stderr
-    return tqdm(None, what, total, unit=unit, delay=delay, leave=False, disable=disable, file=to)
+    return _Bar(None, what, total, unit=unit, delay=delay, leave=False, disable=disable, file=to)
 
 
 def _in_notebook() -> bool:

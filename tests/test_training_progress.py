@@ -72,6 +72,22 @@ def test_what_is_over_soon_shows_nothing_and_a_bar_without_delay_shows_at_once(s
     assert shown() == [""]
 
 
+def test_a_bar_that_is_drawn_within_its_delay_is_taken_away_all_the_same(shown):
+    with bar(3, "scans", delay=60) as done:
+        done.set_postfix_str("the first")
+        done.update(3)
+    assert shown() == [""]
+
+
+def test_a_run_that_is_over_soon_shows_nothing(capsys):
+    so_far = Progress()
+    with progress_bar(TrainConfig(max_epochs=2), True) as advance:
+        for epoch in (1, 2):
+            so_far.rows.append((epoch, 1.0, 0.5, 1.0, 0.5, 0.1))
+            advance(so_far)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_where_processes_have_to_start_the_bar_shows_before_the_first_result(monkeypatch, capsys):
     before = []
 

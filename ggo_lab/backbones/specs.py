@@ -141,7 +141,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         # The tokens that the last attention reads: after it, only the class token matters to the head.
         cam="encoder.layers.encoder_layer_11.ln_1",
         layout="tokens",
-        idea="no convolutions: patches that attend to each other",
+        idea="no convolutions: patches attend to one another",
         step=32,
     ),
 }
