@@ -90,7 +90,8 @@ def pretraining(folder: Path) -> bytes:
     """A checkpoint is written at step 80, and at the last."""
     pretrain.WEIGHTS = folder / "weights"
     drawing(folder)
-    pretrain.train("squeezenet1_0", folder, 100, None)
+    pretrain.STEPS["squeezenet1_0"] = 100
+    pretrain.train("squeezenet1_0", folder, wide=False, at_most=None)
     return _digest((pretrain.WEIGHTS / "squeezenet1_0.safetensors").read_bytes())
 
 

@@ -61,7 +61,7 @@ class Randomiser:
         return 1.4 * functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
 
     def __call__(self, batch: Batch, pixel_mm: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the network's input (B, 3, size, size), the side and the lesion labels, both (B, size, size)."""
+        """Return the network's input, the side and the lesion labels, each (B, 3, size, size)."""
         b = self._place(batch, pixel_mm, size)
         self._breath(b)
         self._some(b, 0.40, self._soft_border)
@@ -369,7 +369,6 @@ class Randomiser:
     def _scan(self, b: Batch) -> tuple[Tensor, Tensor, Tensor]:
         n, size = len(b.hu), b.hu.shape[-1]
         hu = b.hu
-        side, lesion = b.side[:, 1], b.lesion[:, 1]
         mean = hu.mean(1, keepdim=True)
         hu = hu + self.chance(0.25, n) * self.each(0, 0.8, n) * (mean - hu)  # thick slices
         moved = torch.roll(hu, (int(self.uniform(-1, 2, 1)), int(self.uniform(-2, 3, 1))), (2, 3))
@@ -395,10 +394,10 @@ class Randomiser:
         kind = torch.rand(n, 1, 1, 1, generator=self.rng)
         value = torch.where(kind < 0.4, -1024.0, torch.where(kind < 0.8, 0.0, self.each(-1024, 400, n)))
         hu = torch.where(ends > 0, value, hu)
-        keep = ends[:, 0] == 0
-        side, lesion = side * keep, lesion * keep * (side > 0)
+        keep = ends == 0
+        side, lesion = b.side * keep, b.lesion * keep * (b.side > 0)
         alone = self.chance(0.2, n)
-        hu = torch.where(alone > 0, hu[:, 1:2].expand_as(hu), hu)
+        hu, side, lesion = (torch.where(alone > 0, t[:, 1:2].expand_as(t), t) for t in (hu, side, lesion))
         return hu, side.long(), lesion.long()
 
 

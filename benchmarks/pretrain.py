@@ -8,6 +8,13 @@ answers there is thrown away. No phantom of any cohort is among these patients: 
 
     python benchmarks/pretrain.py slices                    # 2,000 patients, once; goes on where it stopped
     python benchmarks/pretrain.py train resnet18            # one network; goes on where it stopped
+
+With `--world wide` the pictures are drawn as those of the network that finds lungs are (`train_lung_network.py`), at
+any breath, kernel, dose and field of view, so that the network holds on patients: `read_slices(scan, world="wide")`.
+It goes on from the weights of the other world.
+
+    python benchmarks/pretrain.py slices --world wide       # 160 patients
+    python benchmarks/pretrain.py train squeezenet1_0 --world wide
 """
 
 import argparse
@@ -20,8 +27,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import train_lung_network
+from lung_randomiser import Randomiser
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits
 
@@ -52,6 +61,10 @@ GRID = 12  # rows and columns of the truth for inner layers, which have so many 
 # Of ImageNet, as every Backbone normalises.
 MEAN, SD = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
 MARGIN_MM = 5.0  # around the lungs, as Recipe(crop="lungs") leaves
+# The wide world: its patients, those of them on which nothing learns, steps; slices between the three of a picture at
+# most; sides of pictures in pixels of 4 mm, before and after they are cut or framed.
+WIDE_SEEDS, WIDE_HELD_OUT, WIDE_STEPS = range(920_000, 920_160), 16, 4000
+APART, WIDE_SIZES, WIDE_FRAMES = 2, (72, 84, 96), (0.8, 1.3)
 WEIGHTS = Path(ggo_lab.__file__).parent / "backbones" / "weights"
 
 
@@ -133,6 +146,84 @@ class Slices:
             picture, truth, places = picture[:, :, ::-1], truth[:, :, ::-1], places[..., ::-1]
         return picture, truth, places
 
+    def batch(self, rng: np.random.Generator, size: int, progress: float) -> tuple[np.ndarray, ...]:
+        """Draw pictures and both their truths."""
+        drawn = [self.random(rng, size, progress) for _ in range(BATCH)]
+        pictures, truth, places = (np.stack(part) for part in zip(*drawn, strict=True))
+        return pictures, truth, places
+
+    def judge(self, network: nn.Module) -> dict[str, float]:
+        """Score the network on the patients held out, at 96 pixels: on slices, and on the patient they add up to."""
+        slice_errors, patient_errors = [], []
+        for number in range(HELD_OUT):
+            patient = self.patient(number)
+            with_lung = np.flatnonzero(patient["lungs"].sum(axis=1))
+            first, end = with_lung[0], with_lung[-1] + 1
+            # Fifteen slices, three a picture, each from another third, as in training.
+            chosen = np.floor(first + (end - first) * (np.arange(15) + 0.5) / 15).astype(int).reshape(3, 5).T
+            frame = frame_of(patient, 0.0, np.zeros(2))
+            pictures = torch.tensor(np.stack([draw(patient, three, frame, 96) for three in chosen]))
+            truth = torch.tensor(np.stack([truth_of(patient, three, frame[2]) for three in chosen]))
+            said, lung = shares_of(network, pictures), truth[:, 1]
+            slice_errors.append(float(((said[:, 0] - truth[:, 0]).abs() * lung).sum() / lung.sum()))
+            added = float((said[:, 0] * said[:, 1]).sum() / said[:, 1].sum())
+            patient_errors.append(abs(added - patient["lesions"].sum() / patient["lungs"].sum()))
+        return {
+            "patients": PATIENTS,
+            "slice_error": round(float(np.mean(slice_errors)), 4),
+            "patient_error": round(float(np.mean(patient_errors)), 4),
+        }
+
+
+class WideSlices:
+    """Pictures of the wide world: three neighbours each, changed at random as `lung_randomiser.py` does."""
+
+    def __init__(self, folder: Path):
+        self.learnt = train_lung_network.Phantoms(folder, WIDE_SEEDS[WIDE_HELD_OUT:])
+        self.held_out = train_lung_network.Phantoms(folder, WIDE_SEEDS[:WIDE_HELD_OUT])
+
+    def batch(self, rng: np.random.Generator, size: int, _progress: float) -> tuple[np.ndarray, ...]:
+        """Draw pictures and both their truths."""
+        return self._drawn(self.learnt, rng, size)
+
+    def _drawn(
+        self, phantoms: train_lung_network.Phantoms, rng: np.random.Generator, size: int
+    ) -> tuple[np.ndarray, ...]:
+        randomiser = Randomiser(int(rng.integers(2**62)))
+        hu, side, lesion = randomiser(*phantoms.draw(rng, BATCH, APART), int(rng.choice(WIDE_SIZES)))
+        grey, lung = window(hu.numpy(), *WINDOWS["paper"]), side.numpy()
+        tissue = (lung > 0).astype(np.uint8) + ((lung > 0) & (lesion.numpy() > 0))
+        found, three = [], np.arange(3)
+        for number in range(BATCH):
+            sides = [lung[number] == which for which in (1, 2)]  # right, left
+            patient = {"grey": grey[number], "tissue": tissue[number]}
+            patient["lungs"] = np.stack([own.sum(axis=(1, 2)) for own in sides], axis=1)
+            patient["lesions"] = np.stack([(own & (tissue[number] == 2)).sum(axis=(1, 2)) for own in sides], axis=1)
+            frame = self._frame(rng, lung[number] > 0)
+            truth, places = truth_of(patient, three, frame[2]), places_of(patient, three, frame)
+            found.append((draw(patient, three, frame, size), truth, places))
+        pictures, truth, places = (np.stack(part) for part in zip(*found, strict=True))
+        return pictures, truth, places
+
+    def _frame(self, rng: np.random.Generator, lung: np.ndarray) -> tuple[int, int, int]:
+        """Draw top, left and side of a picture: a field of view that holds the lungs, wherever they lie in it."""
+        pixels = lung.shape[-1]
+        lines, columns = (np.append(np.flatnonzero(lung.any(axis=axes)), pixels // 2) for axes in ((0, 2), (0, 1)))
+        first, end = np.array([lines.min(), columns.min()]), np.array([lines.max(), columns.max()]) + 1
+        side = max(round(pixels * rng.uniform(*WIDE_FRAMES)), *(end - first))
+        corner = np.clip((pixels - side) / 2 + rng.normal(0, 3, 2), end - side, first)
+        return round(corner[0]), round(corner[1]), side
+
+    def judge(self, network: nn.Module) -> dict[str, float]:
+        """Score the network on slices of the patients held out, changed as all are."""
+        wrong = seen = 0.0
+        for number in range(20):
+            drawn = self._drawn(self.held_out, np.random.default_rng([SEED, WIDE_STEPS + number]), LAST_SIZE)
+            pictures, truth = (torch.tensor(part) for part in drawn[:2])
+            wrong += float(((shares_of(network, pictures)[:, 0] - truth[:, 0]).abs() * truth[:, 1]).sum())
+            seen += float(truth[:, 1].sum())
+        return {"patients": len(WIDE_SEEDS), "slice_error": round(wrong / seen, 4)}
+
 
 def frame_of(patient: dict[str, np.ndarray], whole: float, shift: np.ndarray) -> tuple[int, int, int]:
     """Give top, left and side of a picture: from the square around the lungs (0) to the whole slice (1)."""
@@ -170,13 +261,13 @@ def places_of(patient: dict[str, np.ndarray], chosen: np.ndarray, frame: tuple[i
     return np.array(shares, np.float32) / 255
 
 
-def batches(slices: Slices, steps: int, first: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+def batches(slices: Slices | WideSlices, steps: int, first: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Draw batches; each depends on its step alone, so that an interrupted run goes on with the same."""
     for step in range(first, steps):
         rng = np.random.default_rng([SEED, step])
         size = int(rng.choice(SIZES)) if step < (1 - LAST) * steps else LAST_SIZE
-        drawn = [slices.random(rng, size, min(1.0, 1.5 * step / steps)) for _ in range(BATCH)]
-        yield step, *(torch.tensor(np.stack(part)) for part in zip(*drawn, strict=True))
+        pictures, truth, places = map(torch.tensor, slices.batch(rng, size, min(1.0, 1.5 * step / steps)))
+        yield step, pictures, truth, places
 
 
 def normalised(pictures: Tensor) -> Tensor:
@@ -220,15 +311,19 @@ class Within(nn.Module):
         return torch.stack(losses).mean()
 
 
-def train(name: str, folder: Path, steps: int, at_most: int | None) -> None:
+def train(name: str, folder: Path, wide: bool, at_most: int | None) -> None:
     """Train one network, with a checkpoint every 80 steps, and store its 16-bit state."""
     torch.manual_seed(SEED)
-    network = reader_network(name).to(memory_format=torch.channels_last)
+    network, steps = reader_network(name).to(memory_format=torch.channels_last), STEPS[name]
+    if wide:
+        network.load_state_dict({key: one.float() for key, one in load_file(WEIGHTS / f"{name}.safetensors").items()})
+        steps = WIDE_STEPS
     within = Within(network, ASKED_WITHIN[name])
     parameters = [*network.parameters(), *within.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE[name], weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE[name], total_steps=steps, pct_start=0.15)
-    slices, kept, first, spent = Slices(folder), folder / f"{name}.pt", 0, 0.0
+    slices = WideSlices(folder) if wide else Slices(folder)
+    kept, first, spent = folder / f"{name}.pt", 0, 0.0
     if kept.exists():
         stored = torch.load(kept, weights_only=True)
         network.load_state_dict(stored["network"])
@@ -258,49 +353,32 @@ def train(name: str, folder: Path, steps: int, at_most: int | None) -> None:
             print(f"{name} step {step + 1:5} loss {np.mean(losses[-80:]):.4f}  {done}", flush=True)
         if step - first + 1 == at_most and step < steps - 1:
             return
-    found = judge(network, slices)
+    found = slices.judge(network)
     print(name, found, flush=True)
-    store(name, network, found | {"steps": steps, "seconds": round(time.perf_counter() - start)})
+    found |= {"steps": steps, "seconds": round(time.perf_counter() - start)}
+    store(name, network, found, WEIGHTS / "wide" if wide else WEIGHTS)
 
 
 @torch.inference_mode()
-def judge(network: nn.Module, slices: Slices) -> dict[str, float]:
-    """Score the network on the patients held out, at 96 pixels: on slices, and on the patient they add up to."""
+def shares_of(network: nn.Module, pictures: Tensor) -> Tensor:
+    """Give what the network says, 0..1: (B, 2, 3, 2)."""
     network.eval()
-    slice_errors, patient_errors = [], []
-    for number in range(HELD_OUT):
-        patient = slices.patient(number)
-        with_lung = np.flatnonzero(patient["lungs"].sum(axis=1))
-        first, end = with_lung[0], with_lung[-1] + 1
-        # Fifteen slices, three a picture, each from another third, as in training.
-        chosen = np.floor(first + (end - first) * (np.arange(15) + 0.5) / 15).astype(int).reshape(3, 5).T
-        frame = frame_of(patient, 0.0, np.zeros(2))
-        pictures = torch.tensor(np.stack([draw(patient, three, frame, 96) for three in chosen]))
-        said = network(normalised(pictures)).float().view(-1, 2, 3, 2).sigmoid()
-        truth = torch.tensor(np.stack([truth_of(patient, three, frame[2]) for three in chosen]))
-        lung = truth[:, 1]
-        slice_errors.append(float(((said[:, 0] - truth[:, 0]).abs() * lung).sum() / lung.sum()))
-        added = float((said[:, 0] * said[:, 1]).sum() / said[:, 1].sum())
-        patient_errors.append(abs(added - patient["lesions"].sum() / patient["lungs"].sum()))
-    return {
-        "slice_error": round(float(np.mean(slice_errors)), 4),
-        "patient_error": round(float(np.mean(patient_errors)), 4),
-    }
+    return network(normalised(pictures)).float().view(-1, 2, 3, 2).sigmoid()
 
 
-def store(name: str, network: nn.Module, found: dict) -> None:
+def store(name: str, network: nn.Module, found: dict, folder: Path) -> None:
     """Write the state in 16 bits (what is one number a channel stays in 32), and what made it, beside it."""
-    WEIGHTS.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     state = {
         key: value.detach().contiguous().half() if value.ndim > 1 else value.detach().clone()
         for key, value in network.state_dict().items()
     }
-    path = WEIGHTS / f"{name}.safetensors"
+    path = folder / f"{name}.safetensors"
     save_file(state, path, {"pretrained": "benchmarks/pretrain.py"})
     path.chmod(0o644)  # safetensors writes for the owner alone
-    record = WEIGHTS / "made.json"
+    record = folder / "made.json"
     made = json.loads(record.read_text()) if record.exists() else {}
-    made[name] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "seed": SEED, "patients": PATIENTS, **found}
+    made[name] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "seed": SEED, **found}
     record.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
 
 
@@ -309,15 +387,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=["slices", "train"])
     parser.add_argument("networks", nargs="*", choices=[[], *STEPS], default=[])
-    parser.add_argument("--folder", type=Path, default=cache_folder() / "pretraining")
+    parser.add_argument("--world", choices=["people", "wide"], default="people")
+    parser.add_argument("--folder", type=Path, help="of the slices and checkpoints")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--shards", type=int, nargs=2, default=[0, PATIENTS // SHARD], help="some of them: from, to")
     parser.add_argument("--at-most", type=int, help="steps in this call; the next one goes on")
     given = parser.parse_args()
-    if given.step == "slices":
-        make_slices(given.folder, given.jobs, range(*given.shards))
+    wide = given.world == "wide"
+    folder = given.folder or cache_folder() / ("pretraining_wide" if wide else "pretraining")
+    if given.step == "slices" and wide:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(given.jobs) as pool:
+            list(pool.map(train_lung_network.make_slices, [folder] * len(WIDE_SEEDS), WIDE_SEEDS))
+    elif given.step == "slices":
+        make_slices(folder, given.jobs, range(*given.shards))
     for name in given.networks:
-        train(name, given.folder, STEPS[name], given.at_most)
+        train(name, folder, wide, given.at_most)
 
 
 if __name__ == "__main__":

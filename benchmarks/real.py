@@ -42,11 +42,16 @@ OUTLINES = Path(__file__).parent / "outlines" / "ny_sbu.json"  # drawn by hand b
 PICTURES = ROOT / "build" / "real"
 WORST = Path(__file__).parent / "results"
 WORST_AT, WORST_PX, WORST_COLOURS = (0.2, 0.4, 0.6, 0.8), 240, 200  # so high in the lungs; small enough to be committed
-READER = "2-D network"  # severity of slices, weights="phantom"
+# Severity of slices: the network and the world of phantoms that it learnt in.
+READERS = {
+    "ResNet-18, people": ("resnet18", "people"),
+    "SqueezeNet, people": ("squeezenet1_0", "people"),
+    "SqueezeNet, wide": ("squeezenet1_0", "wide"),
+}
 METHODS = ("rule", "network", "both")  # of finding lungs; haze is by rule with the first, else by network
 AIR_BELOW_HU = -300  # within an outline marked "air", lung is what is below this, vessels closed by so many pixels
 CLOSE_PX = 6
-LEAST_SLICES = 6  # of a scan that the 2-D network reads
+LEAST_SLICES = 6  # of a scan that a 2-D network reads
 LEAST_CM2 = 5.0  # slices with less lung are left out of the slices' AUC
 
 
@@ -142,10 +147,12 @@ def measure(case: Case, method: str) -> tuple[dict, Lungs | None, GgoFraction | 
     return row, lungs, ggo
 
 
-def read(case: Case) -> dict:
-    """Let the 2-D network that learnt severity on phantoms alone read a whole scan, slice by slice."""
-    table = read_slices(case.scan, case.scan.shape[0] // 3 * 3)
-    row = {"scan": case.name, "set": "once", "kind": case.kind, "method": READER, "haze": added(table)}
+def read(case: Case, reader: str) -> dict:
+    """Let a 2-D network that learnt severity on phantoms alone read a whole scan, slice by slice."""
+    network, world = READERS[reader]
+    table = read_slices(case.scan, case.scan.shape[0] // 3 * 3, network, world)
+    row = {"scan": case.name, "set": "tuned" if case.tuned else "once", "kind": case.kind, "method": reader}
+    row["haze"] = added(table)
     if case.labels is not None:
         lung = table[["right_lung", "left_lung"]].to_numpy()
         ill = (table[["right", "left"]].to_numpy() * lung).sum(axis=1)
@@ -257,20 +264,21 @@ def bars(table: pd.DataFrame) -> None:
 
 
 def reader_bars(table: pd.DataFrame) -> None:
-    """Print what the 2-D network says of the ill and of the others, and how it ranks slices."""
-    rows = table[table["method"] == READER]
-    said = {
-        kind: ", ".join(f"{row.scan} {100 * row.haze:.1f}" for row in rows[rows["kind"] == kind].itertuples())
-        for kind in ("free", "deep", "labelled")
-    }
-    print(f"{READER}, involvement of the scan, %:")
-    print(f"  without diffuse disease: {said['free']}; deep breath: {said['deep']}; ill: {said['labelled']}")
-    if "auc_share" in rows:
-        for row in rows.dropna(subset=["auc_share"]).itertuples():
-            print(
-                f"  {row.scan}, slices: AUC by share {row.auc_share:.2f} (bar 0.75), by area {row.auc_area:.2f}; lung "
-                f"area alone {row.auc_lung:.2f}"
-            )
+    """Print what the 2-D networks say of the ill and of the others, and how they rank slices."""
+    for reader in READERS:
+        rows = table[table["method"] == reader]
+        said = {
+            kind: ", ".join(f"{row.scan} {100 * row.haze:.1f}" for row in rows[rows["kind"] == kind].itertuples())
+            for kind in ("free", "deep", "labelled")
+        }
+        print(f"{reader}, involvement of the scan, %:")
+        print(f"  without diffuse disease: {said['free']}; deep breath: {said['deep']}; ill: {said['labelled']}")
+        if "auc_share" in rows:
+            for row in rows.dropna(subset=["auc_share"]).itertuples():
+                print(
+                    f"  {row.scan}, slices: AUC by share {row.auc_share:.2f} (bar 0.75), by area {row.auc_area:.2f}; "
+                    f"lung area alone {row.auc_lung:.2f}"
+                )
 
 
 def main() -> None:
@@ -300,8 +308,9 @@ def main() -> None:
             )
             print(f"{case.name:30s} {method:8s} {said} {'' if lungs is None else ' '.join(lungs.notes)}", flush=True)
         if case.scan.shape[0] >= LEAST_SLICES:
-            rows.append(row := read(case))
-            print(f"{case.name:30s} {READER}: involvement {row['haze']:.3f}", flush=True)
+            for reader in READERS:
+                rows.append(row := read(case, reader))
+                print(f"{case.name:30s} {reader}: involvement {row['haze']:.3f}", flush=True)
         draw(case, results, f"{case.name} ({case.kind}, {'tuned' if case.tuned else 'once'})")
     table = pd.DataFrame(rows)
     print("\n" + table.drop(columns="refused", errors="ignore").to_string(index=False, float_format="%.3f"))

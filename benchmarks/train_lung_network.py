@@ -95,15 +95,15 @@ class Phantoms:
         self.lung = (self.labels & 3).any(axis=(2, 3))
         self.spacing = np.array([h["spacing"] for h in held], np.float32)
 
-    def draw(self, rng: np.random.Generator) -> tuple[Batch, Tensor]:
-        """Draw BATCH slices with a neighbour on either side, about 6 mm away, and their pixels' sizes in mm."""
-        which, middle = rng.integers(len(self.hu), size=BATCH), rng.integers(SHAPE[0], size=BATCH)
+    def draw(self, rng: np.random.Generator, batch: int = BATCH, away: int = 2) -> tuple[Batch, Tensor]:
+        """Draw slices with a neighbour on either side, at most so many slices away, and their pixels' sizes in mm."""
+        which, middle = rng.integers(len(self.hu), size=batch), rng.integers(SHAPE[0], size=batch)
         again = ~self.lung[which, middle]  # drawn twice, so that fewer show neck and abdomen
         which[again], middle[again] = rng.integers((len(self.hu), SHAPE[0]), size=(int(again.sum()), 2)).T
-        low = rng.random(BATCH) < RECESS_SHARE
+        low = rng.random(batch) < RECESS_SHARE
         middle[low] = rng.integers(RECESS_SLICES, size=int(low.sum()))
-        away = rng.integers(1, 3, size=BATCH)
-        z = np.clip(middle[:, None] + away[:, None] * [[-1, 0, 1]], 0, SHAPE[0] - 1)
+        apart = rng.integers(1, away + 1, size=batch)
+        z = np.clip(middle[:, None] + apart[:, None] * [[-1, 0, 1]], 0, SHAPE[0] - 1)
         hu, labels, depth, beyond = (
             torch.from_numpy(values[which[:, None], z]).float()
             for values in (self.hu, self.labels, self.depth, self.beyond)
@@ -111,8 +111,8 @@ class Phantoms:
         flags = labels.int()
         side, lesion, vessel, airway = flags & 3, (flags >> 2) & 3, (flags >> 4) & 1, (flags >> 5) & 1
         low = torch.from_numpy(middle / (SHAPE[0] - 1)).float()
-        batch = Batch(hu, side.float(), lesion.float(), vessel.float(), airway.float(), depth, beyond, low)
-        return batch, torch.from_numpy(self.spacing[which, 1])
+        drawn = Batch(hu, side.float(), lesion.float(), vessel.float(), airway.float(), depth, beyond, low)
+        return drawn, torch.from_numpy(self.spacing[which, 1])
 
 
 def loss_of(sides: Tensor, lesions: Tensor, side: Tensor, lesion: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,7 +173,8 @@ def train(phantoms: Phantoms, steps: int, seed: int, folder: Path, start: Path |
 
     def batch(number: int) -> tuple[Tensor, Tensor, Tensor]:
         rng, randomiser = np.random.default_rng([seed, number]), Randomiser(seed * 1_000_003 + number)
-        return randomiser(*phantoms.draw(rng), int(rng.choice(SIZES)))
+        hu, side, lesion = randomiser(*phantoms.draw(rng), int(rng.choice(SIZES)))
+        return hu, side[:, 1], lesion[:, 1]
 
     batches = _ahead(batch, range(first // 2, (steps + 1) // 2))
     for step in range(first, steps):

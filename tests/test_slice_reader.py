@@ -36,6 +36,33 @@ def test_slices_of_patients_that_it_has_not_seen_are_read_each_lung_for_itself(n
     assert np.abs(np.subtract(said, true)).mean() < slices_at_most
 
 
+def test_what_learnt_in_the_wide_world_holds_where_the_other_takes_breath_for_disease():
+    thorax = gl.real_scans()[0].scan  # breathing freely, no COVID-19
+    said = {
+        world: gl.added(gl.read_slices(thorax, network="squeezenet1_0", world=world)) for world in ("people", "wide")
+    }
+    assert said["wide"] < said["people"] - 0.1
+    shallow = [gl.make_phantom(involvement=i, seed=77, shape=(40, 128, 128), world="wide") for i in (0.0, 0.3, 0.7)]
+    read = [gl.added(gl.read_slices(scan, world="wide")) for scan in shallow]
+    assert read == sorted(read) and read[0] < 0.25
+
+
+def test_each_slice_is_read_between_its_neighbours_in_the_wide_world():
+    scan = gl.make_phantom(involvement=0.4, seed=5, shape=(32, 96, 96))
+    few, many = gl.read_slices(scan, 3, world="wide"), gl.read_slices(scan, 9, world="wide")
+    both = few.merge(many, on="slice", suffixes=("_few", "_many"))
+    assert len(both) == 3, "the three are among the nine"
+    np.testing.assert_allclose(both["right_few"], both["right_many"], atol=1e-5)
+
+
+def test_other_worlds_are_refused():
+    scan = gl.make_phantom(seed=1, shape=(8, 32, 32))
+    with pytest.raises(gl.ChoiceError, match="world='flat' is not known; choose one of 'people', 'wide'"):
+        gl.read_slices(scan, world="flat")
+    with pytest.raises(gl.ChoiceError, match="squeezenet1_0"):
+        gl.read_slices(scan, network="resnet18", world="wide")
+
+
 def test_numbers_of_slices_that_do_not_make_threes_are_refused():
     scan = gl.make_phantom(seed=1, shape=(8, 32, 32))
     with pytest.raises(gl.ChoiceError, match="n=10 slices"):
