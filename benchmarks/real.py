@@ -139,21 +139,26 @@ def measure(case: Case, method: str) -> tuple[dict, Lungs | None, GgoFraction | 
         row["haze_in_truth"] = ggo_fraction(case.scan, case.truth, haze_method).total
     if case.labels is not None:
         area, ill = lungs.mask.sum(axis=(1, 2)), ggo.mask.sum(axis=(1, 2))
-        cm2 = case.scan.spacing[1] * case.scan.spacing[2] / 100
-        seen = area * cm2 >= LEAST_CM2
+        seen = with_lung(case, lungs.mask)
         share = ill / np.maximum(area, 1)
         for name, values in (("auc_share", share), ("auc_area", ill), ("auc_lung", area)):
             row[name] = roc_auc_score(case.labels[seen], values[seen])
     return row, lungs, ggo
 
 
-def read(case: Case, reader: str) -> dict:
-    """Let a 2-D network that learnt severity on phantoms alone read a whole scan, slice by slice."""
+def with_lung(case: Case, mask: np.ndarray) -> np.ndarray:
+    """Mark the slices that hold enough lung to be judged by, bool (Z,)."""
+    return mask.sum(axis=(1, 2)) * case.scan.spacing[1] * case.scan.spacing[2] / 100 >= LEAST_CM2
+
+
+def read(case: Case, reader: str, lungs: Lungs | None) -> dict:
+    """Let a 2-D network that learnt severity on phantoms alone read a whole scan; its AUC is of slices with lung."""
     network, world = READERS[reader]
     table = read_slices(case.scan, case.scan.shape[0] // 3 * 3, network, world)
     row = {"scan": case.name, "set": "tuned" if case.tuned else "once", "kind": case.kind, "method": reader}
     row["haze"] = added(table)
-    if case.labels is not None:
+    if case.labels is not None and lungs is not None:
+        table = table[with_lung(case, lungs.mask)[table["slice"]]]
         lung = table[["right_lung", "left_lung"]].to_numpy()
         ill = (table[["right", "left"]].to_numpy() * lung).sum(axis=1)
         seen = case.labels[table["slice"]]
@@ -309,7 +314,7 @@ def main() -> None:
             print(f"{case.name:30s} {method:8s} {said} {'' if lungs is None else ' '.join(lungs.notes)}", flush=True)
         if case.scan.shape[0] >= LEAST_SLICES:
             for reader in READERS:
-                rows.append(row := read(case, reader))
+                rows.append(row := read(case, reader, results["both"][0]))
                 print(f"{case.name:30s} {reader}: involvement {row['haze']:.3f}", flush=True)
         draw(case, results, f"{case.name} ({case.kind}, {'tuned' if case.tuned else 'once'})")
     table = pd.DataFrame(rows)

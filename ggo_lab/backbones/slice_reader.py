@@ -59,7 +59,7 @@ def read_slices(scan: Scan, n: int = 15, network: str | None = None, world: str 
         # Each picture holds a slice between two neighbours, whose own shares are not asked for.
         away = max(1, round(_NEIGHBOUR_MM / scan.spacing[0]))
         beside = np.clip(np.array(cut.slices)[:, None] + (-away, 0, away), 0, scan.shape[0] - 1)
-        pictures = replace(cut, slices=tuple(beside.ravel().tolist())).image()
+        pictures = replace(cut, slices=tuple(int(z) for z in beside.ravel())).image()
         by_slice[:] = reader.read(pictures.reshape(n, _AT_ONCE, _SIZE, _SIZE))[:, :, 1].reshape(n, -1)
     table = pd.DataFrame(by_slice, columns=["right", "left", "right_lung", "left_lung"])
     table.insert(0, "slice", cut.slices)
