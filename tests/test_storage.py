@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import ggo_lab as gl
+from ggo_lab.course.challenge import new_challenge, reveal
 from ggo_lab.page import scan_page
 from ggo_lab.storage import MODEL_FILE, NAME_LIST, NIFTI, WEB_PAGE, check_output, write_text_whole, write_whole
 
 SMALL = (8, 32, 32)
+COURSE = Path(__file__).parents[1] / "notebooks"
 PAGE = "<!DOCTYPE html>\n<title>a page</title>"
 
 
@@ -108,6 +110,35 @@ def test_names_that_no_disk_holds_are_refused_before_any_folder_is_made(tmp_path
             with pytest.raises(gl.GgoLabError, match="name too long"):
                 write(tmp_path / place)
             assert not list(tmp_path.iterdir())
+
+
+TAKES_A_PATH = {
+    "load_model": gl.load_model,
+    "read_scan": gl.read_scan,
+    "read_cohort": gl.read_cohort,
+    "from_folder": gl.Cohort.from_folder,
+    "cov19_ctdb": gl.cov19_ctdb,
+    "mosmed": gl.mosmed,
+    "stoic": gl.cohort.stoic,
+    "covid_ct_md": gl.cohort.covid_ct_md,
+    "weights": lambda path: gl.build_backbone("squeezenet1_0", weights=path),
+    "write_as_mosmed": lambda path: gl.cohort.write_as_mosmed(gl.phantom_cohort(4, shape=SMALL), path, progress=False),
+    "glossary": gl.course.glossary,
+    "write_exercises": lambda path: gl.course.write_exercises(COURSE, path),
+    "write_exercises from": lambda path: gl.course.write_exercises(path, "out"),
+    "write_site": lambda path: gl.course.write_site(path, "out"),
+    "new_challenge": new_challenge,
+    "reveal": reveal,
+}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" + "x" * 300 + "/b", "nul\0l"])
+@pytest.mark.parametrize("call", TAKES_A_PATH.values(), ids=TAKES_A_PATH)
+def test_whatever_takes_a_path_refuses_a_name_that_no_system_takes_in_one_sentence(call, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(gl.GgoLabError):
+        call(name)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_a_place_however_deep_is_written(tmp_path):

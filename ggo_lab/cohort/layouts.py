@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def _begin(cohort: Cohort, folder: str | Path, layout: str, places: list[Path]) 
         "names": {place.as_posix(): row["name"] for place, row in zip(places, rows, strict=True)},
     }
     mark, text = root / _MARK, json.dumps(made)
-    if root.exists() and not all(is_unfinished(path) for path in root.iterdir()):
+    if os.path.exists(root) and not all(is_unfinished(path) for path in root.iterdir()):
         if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
             raise CohortError(f"{root}: holds something else already; give a new folder, or delete this one.", root)
     else:

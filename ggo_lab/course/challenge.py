@@ -6,6 +6,7 @@ seeds of the hidden patients and stays with the teacher; `submissions/` holds on
 
 import hashlib
 import json
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -130,7 +131,7 @@ def reveal(folder: str | Path, secret: str | Path | None = None, progress: bool 
     folder = _challenge(folder)
     public = json.loads((folder / "public.json").read_text(encoding="utf-8"))
     secret = home_filled_in(secret) if secret else folder / "secret.json"
-    if not secret.exists():
+    if not os.path.isfile(secret):
         raise ChoiceError(f"{secret}: the challenge's secret is not there; put the teacher's file back.", secret)
     drawn = json.loads(secret.read_text(encoding="utf-8"))
     if _seal(drawn) != public["seal"]:
@@ -173,7 +174,7 @@ def standings(folder: str | Path, reports: dict[str, Report]) -> pd.DataFrame:
 
 def _challenge(folder: str | Path) -> Path:
     folder = home_filled_in(folder)
-    if not (folder / "public.json").is_file() or not (folder / "submissions").is_dir():
+    if not os.path.isfile(folder / "public.json") or not os.path.isdir(folder / "submissions"):
         raise ChoiceError(f"{folder}: no challenge in it; `ggo-lab challenge new {folder}` begins one.", folder)
     return folder
 

@@ -1,15 +1,19 @@
 """The notebooks as files: JSON, read without Jupyter's packages, which the library does not need."""
 
 import json
+import os
 from pathlib import Path
 
 from ggo_lab.errors import ChoiceError
-from ggo_lab.storage import home_filled_in
+from ggo_lab.storage import home_filled_in, writing_to
 
 
 def course_files(notebooks: str | Path) -> list[Path]:
     """The notebooks of a folder in their order; raises ChoiceError where there is none."""
-    if not (files := sorted(home_filled_in(notebooks).glob("*.ipynb"))):
+    folder = home_filled_in(notebooks)
+    # pathlib's glob raises where a name is longer than the system allows.
+    files = sorted(folder.glob("*.ipynb")) if os.path.isdir(folder) else []
+    if not files:
         raise ChoiceError(
             f"{notebooks}: no notebook (.ipynb) in it; give the course's folder, such as notebooks.", notebooks
         )
@@ -19,9 +23,10 @@ def course_files(notebooks: str | Path) -> list[Path]:
 def new_folder(out: str | Path) -> Path:
     """Make a folder to write to; raises ChoiceError where it holds something."""
     out = home_filled_in(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise ChoiceError(f"{out} is not an empty folder, and nothing is overwritten; give a new one.", out)
-    out.mkdir(parents=True, exist_ok=True)
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
     return out
 
 

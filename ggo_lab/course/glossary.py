@@ -3,9 +3,8 @@
 import re
 from pathlib import Path
 
-from ggo_lab.course.files import read_notebook
+from ggo_lab.course.files import course_files, read_notebook
 from ggo_lab.errors import ChoiceError
-from ggo_lab.storage import home_filled_in
 
 _TABLE = re.compile(r"^## Words\n+\| word \| meaning \|\n\|---\|---\|\n((?:\|.*\|(?:\n|$))+)", re.M)
 _HEAD = """# Glossary
@@ -29,7 +28,7 @@ def glossary(notebooks: str | Path) -> str:
         ChoiceError: no table of words in any notebook of the folder, or a file that is no notebook.
     """
     rows: dict[tuple[str, str], tuple[str, str]] = {}
-    for file in sorted(home_filled_in(notebooks).glob("*.ipynb")):
+    for file in course_files(notebooks):
         for cell in read_notebook(file)["cells"]:
             for table in _TABLE.findall("".join(cell["source"]) if cell["cell_type"] == "markdown" else ""):
                 for row in table.splitlines():

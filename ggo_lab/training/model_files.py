@@ -1,6 +1,7 @@
 """Model files: a fitted network and all that is needed to use it again, in one safetensors file."""
 
 import json
+import os
 import zlib
 from dataclasses import asdict
 from importlib.metadata import version
@@ -97,7 +98,7 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Backbone:
         ModelError: no such file, damaged, or not written by save_model.
     """
     path = home_filled_in(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # pathlib's own raises where a name is longer than the system allows
         raise ModelError(
             f"{path}: no such model file; `ggo-lab train --out {path.name}` or save_model makes one.", path
         )
