@@ -35,7 +35,7 @@ def test_words_are_sorted_and_stand_once_where_they_mean_the_same(tmp_path):
 
 
 def test_a_folder_without_words_is_refused(tmp_path):
-    with pytest.raises(ChoiceError, match="no notebook .* in it"):
+    with pytest.raises(ChoiceError, match=r"no notebook \(.ipynb\) in it"):
         glossary(tmp_path)
     (tmp_path / "00_silent.ipynb").write_text('{"cells": []}')
     with pytest.raises(ChoiceError, match="no notebook with a table of words"):

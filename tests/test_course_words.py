@@ -13,7 +13,6 @@ DAILY = {
     "step",
     "layer",
     "control",
-    "claim",
     "worker",
     "cache",
     "patch",
