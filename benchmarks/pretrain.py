@@ -146,11 +146,9 @@ class Slices:
             picture, truth, places = picture[:, :, ::-1], truth[:, :, ::-1], places[..., ::-1]
         return picture, truth, places
 
-    def batch(self, rng: np.random.Generator, size: int, progress: float) -> tuple[np.ndarray, ...]:
+    def batch(self, rng: np.random.Generator, size: int, progress: float) -> tuple[Tensor, ...]:
         """Draw pictures and both their truths."""
-        drawn = [self.random(rng, size, progress) for _ in range(BATCH)]
-        pictures, truth, places = (np.stack(part) for part in zip(*drawn, strict=True))
-        return pictures, truth, places
+        return stacked([self.random(rng, size, progress) for _ in range(BATCH)])
 
     def judge(self, network: nn.Module) -> dict[str, float]:
         """Score the network on the patients held out, at 96 pixels: on slices, and on the patient they add up to."""
@@ -182,13 +180,11 @@ class WideSlices:
         self.learnt = train_lung_network.Phantoms(folder, WIDE_SEEDS[WIDE_HELD_OUT:])
         self.held_out = train_lung_network.Phantoms(folder, WIDE_SEEDS[:WIDE_HELD_OUT])
 
-    def batch(self, rng: np.random.Generator, size: int, _progress: float) -> tuple[np.ndarray, ...]:
+    def batch(self, rng: np.random.Generator, size: int, _progress: float) -> tuple[Tensor, ...]:
         """Draw pictures and both their truths."""
         return self._drawn(self.learnt, rng, size)
 
-    def _drawn(
-        self, phantoms: train_lung_network.Phantoms, rng: np.random.Generator, size: int
-    ) -> tuple[np.ndarray, ...]:
+    def _drawn(self, phantoms: train_lung_network.Phantoms, rng: np.random.Generator, size: int) -> tuple[Tensor, ...]:
         randomiser = Randomiser(int(rng.integers(2**62)))
         hu, side, lesion = randomiser(*phantoms.draw(rng, BATCH, APART), int(rng.choice(WIDE_SIZES)))
         grey, lung = window(hu.numpy(), *WINDOWS["paper"]), side.numpy()
@@ -202,8 +198,7 @@ class WideSlices:
             frame = self._frame(rng, lung[number] > 0)
             truth, places = truth_of(patient, three, frame[2]), places_of(patient, three, frame)
             found.append((draw(patient, three, frame, size), truth, places))
-        pictures, truth, places = (np.stack(part) for part in zip(*found, strict=True))
-        return pictures, truth, places
+        return stacked(found)
 
     def _frame(self, rng: np.random.Generator, lung: np.ndarray) -> tuple[int, int, int]:
         """Draw top, left and side of a picture: a field of view that holds the lungs, wherever they lie in it."""
@@ -218,11 +213,16 @@ class WideSlices:
         """Score the network on slices of the patients held out, changed as all are."""
         wrong = seen = 0.0
         for number in range(20):
-            drawn = self._drawn(self.held_out, np.random.default_rng([SEED, WIDE_STEPS + number]), LAST_SIZE)
-            pictures, truth = (torch.tensor(part) for part in drawn[:2])
+            rng = np.random.default_rng([SEED, WIDE_STEPS + number])
+            pictures, truth, _ = self._drawn(self.held_out, rng, LAST_SIZE)
             wrong += float(((shares_of(network, pictures)[:, 0] - truth[:, 0]).abs() * truth[:, 1]).sum())
             seen += float(truth[:, 1].sum())
         return {"patients": len(WIDE_SEEDS), "slice_error": round(wrong / seen, 4)}
+
+
+def stacked(drawn: list[tuple[np.ndarray, ...]]) -> tuple[Tensor, ...]:
+    """Make a batch of single pictures and their truths."""
+    return tuple(torch.tensor(np.stack(part)) for part in zip(*drawn, strict=True))
 
 
 def frame_of(patient: dict[str, np.ndarray], whole: float, shift: np.ndarray) -> tuple[int, int, int]:
@@ -266,7 +266,7 @@ def batches(slices: Slices | WideSlices, steps: int, first: int) -> Iterator[tup
     for step in range(first, steps):
         rng = np.random.default_rng([SEED, step])
         size = int(rng.choice(SIZES)) if step < (1 - LAST) * steps else LAST_SIZE
-        pictures, truth, places = map(torch.tensor, slices.batch(rng, size, min(1.0, 1.5 * step / steps)))
+        pictures, truth, places = slices.batch(rng, size, min(1.0, 1.5 * step / steps))
         yield step, pictures, truth, places
 
 

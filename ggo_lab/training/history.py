@@ -123,7 +123,7 @@ def progress_bar(config: TrainConfig, shown: bool) -> Iterator[Callable[[Progres
             nonlocal so_far, told
             so_far = now
             _, _, _, loss, accuracy, _ = so_far.rows[-1]
-            # Not drawn at once: a bar that was drawn within its delay is not taken away.
+            # Drawn by the update, which keeps the bar's delay.
             bar.set_postfix_str(f"validation loss {loss:.2f}, accuracy {accuracy:.2f}", refresh=False)
             bar.update(len(so_far.rows) - bar.n)
             if shown and time.monotonic() - start > SILENT_S:
