@@ -99,11 +99,15 @@ def cases(covid_ct_md: Path | None, patients: list[str]) -> Iterator[Case]:
     if covid_ct_md is not None:
         rows = pd.read_csv(covid_ct_md / "Index.csv")
         marked = np.load(covid_ct_md / "Slice-level-labels-updated-1.npy")
+        if len(rows) != len(marked):
+            raise SystemExit(f"{covid_ct_md}: {len(rows)} patients in Index.csv, labels of {len(marked)}")
         for name in patients:
             scan = read_scan(next(folder for folder in covid_ct_md.rglob(name) if folder.is_dir()))
-            row = rows.loc[rows["Folder/ID"] == name, "Label Index"]
+            # The table and the labels have 79 rows each, in one order; the column "Label Index" skips 43 and runs to
+            # 79, so from P044 on it names the next patient's row.
+            row = np.flatnonzero(rows["Folder/ID"] == name)
             # The labels run from the head downwards, the scan's slices from the feet upwards.
-            seen = None if row.empty else marked[int(row.iloc[0]), : scan.shape[0]][::-1] > 0
+            seen = marked[row[0], : scan.shape[0]][::-1] > 0 if len(row) else None
             yield Case(name, scan, False, "labelled" if seen is not None else "deep", labels=seen)
 
 
