@@ -3,22 +3,20 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
-from nibabel.affines import obliquity
-from nibabel.orientations import apply_orientation, io_orientation
+from nibabel.orientations import apply_orientation
 from scipy import ndimage
 
 from ggo_lab.errors import ScanError, printable
-from ggo_lab.readers.voxels import Planes, as_hu, as_labels, without_warnings
+from ggo_lab.readers.grid import grid_of
+from ggo_lab.readers.voxels import Planes, as_hu, as_labels
 from ggo_lab.scan import PADDING_BELOW_HU, PADDING_HU, Scan, Window, check_hu, window
 
 _MOST_VOXELS = 1_300_000_000  # 2.6 GB as int16, five times a CT of 1,000 slices of 512 x 512
 _DEFLATE_LIMIT = 1032  # zlib shrinks nothing further than 1032 : 1 (zlib's technical details, zlib.net)
-_TILT_WORTH_A_NOTE = 1.0  # degrees; less is rounding
 _LIKELY_SPACING = (0.1, 25.0)  # mm
 _HIGHEST_MEASURED_HU = 3071  # with 12 bits
 # mm: the narrowest picture that is likely to be of a chest, and the sides of an adult's body, arms included.
@@ -69,7 +67,7 @@ class OpenedScan:
         """Take what a format opened; `spacing` stands in place of the file's."""
         self.source = path
         self._stored = stored
-        self._grid = _grid_of(stored, path)
+        self._grid = grid_of(stored.shape, stored.steps, path)
         self.shape = self._grid.shape
         # That there are three is for Scan to check.
         self.spacing = (
@@ -182,7 +180,8 @@ def read_as_labels(stored: Stored, path: Path) -> np.ndarray:
         labels = np.empty(stored.shape, plane.dtype) if labels is None else labels
         labels[k] = plane
     assert labels is not None  # check_size refused a volume without voxels
-    return np.require(apply_orientation(labels.T, _grid_of(stored, path).orientation).T, requirements=["C", "W"])
+    grid = grid_of(stored.shape, stored.steps, path)
+    return np.require(apply_orientation(labels.T, grid.orientation).T, requirements=["C", "W"])
 
 
 def check_size(shape: Sequence[int], bytes_per_voxel: int, stored_bytes: int, packed: bool, path: Path) -> None:
@@ -261,82 +260,6 @@ def unreadable(path: Path, error: OSError) -> ScanError:
     """Tell of a path what the system said."""
     reason = error.strerror or str(error)
     return ScanError(f"{path}: cannot be opened ({reason}); check that you may read it and that it is whole.", path)
-
-
-class _Grid(NamedTuple):
-    """How the voxels lie along the patient: the turn onto canonical axes, and what it gives."""
-
-    orientation: np.ndarray  # as nibabel has it, of the axes I, J, K
-    shape: tuple[int, int, int]  # (Z, Y, X)
-    spacing: tuple[float, float, float]  # mm (z, y, x)
-    notes: tuple[str, ...]
-
-    @property
-    def slices_are_planes(self) -> bool:
-        """Whether axis Z is the file's axis K, so that a slice can be read alone."""
-        return int(self.orientation[2, 0]) == 2
-
-    def plane_of(self, z: int) -> int:
-        """Give the index along K of a slice."""
-        return z if self.orientation[2, 1] > 0 else self.shape[0] - 1 - z
-
-
-@without_warnings
-def _grid_of(stored: Stored, path: Path) -> _Grid:
-    steps = np.asarray(stored.steps, float)
-    sizes = np.sqrt((steps**2).sum(axis=0))
-    ways = steps / sizes
-    upright, turned, orientation = _how_it_lies(tuple(ways.ravel().tolist()))
-    if not upright > 0.1:
-        raise ScanError(
-            f"{path}: the header's orientation is not usable (voxel steps {steps.tolist()} mm); convert the scan again "
-            "from its source.",
-            path,
-        )
-    lean = float(np.degrees(np.arccos(min(upright, 1.0))))
-    notes = []
-    if lean > _TILT_WORTH_A_NOTE:
-        sizes[_stacked(ways)] *= upright  # the distance between planes, across which the grid leans
-        notes.append(
-            f"The gantry was tilted by {lean:.1f} degrees: each slice is shifted against its neighbour, and stays so."
-        )
-    elif turned > _TILT_WORTH_A_NOTE:
-        notes.append(
-            f"The voxel grid lies {turned:.1f} degrees off the patient's axes; it was taken along the nearest ones, "
-            "without resampling."
-        )
-    # Rounding takes off the noise of headers that store float32; 0.7 is 0.699999988 there.
-    spacing_of = {int(axis): round(float(size), 6) for axis, size in zip(orientation[:, 0], sizes, strict=True)}
-    count_of = dict(zip(orientation[:, 0].astype(int).tolist(), stored.shape[::-1], strict=True))
-    return _Grid(
-        orientation,
-        (count_of[2], count_of[1], count_of[0]),
-        (spacing_of[2], spacing_of[1], spacing_of[0]),
-        tuple(notes),
-    )
-
-
-@lru_cache(maxsize=256)  # most scans lie like others
-def _how_it_lies(ways: tuple[float, ...]) -> tuple[float, float, np.ndarray]:
-    """Of unit vectors along the axes, (3, 3) by rows: their volume, degrees off the body's axes, and orientation.
-
-    A volume of 1 is a right-angled grid; near 0 two axes run the same way.
-    """
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(ways, (3, 3))
-    upright = abs(float(np.linalg.det(affine))) if np.isfinite(affine).all() else 0.0
-    if not upright > 0.1:
-        return 0.0, 0.0, np.empty((0, 2))
-    orientation = io_orientation(affine)
-    orientation.flags.writeable = False
-    return upright, float(np.degrees(obliquity(affine).max())), orientation
-
-
-def _stacked(ways: np.ndarray) -> int:
-    """Give the axis along which right-angled planes are stacked; the last of the file where several could be."""
-    cosines = np.abs(ways.T @ ways)
-    between = {2: cosines[0, 1], 1: cosines[0, 2], 0: cosines[1, 2]}  # the two other axes
-    return min(between, key=lambda axis: round(float(between[axis]), 2))
 
 
 def _hu_of(stored: Stored, wanted: Sequence[int], path: Path) -> tuple[np.ndarray, list[int]]:
