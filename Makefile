@@ -55,7 +55,7 @@ lab: setup
 test: export OMP_WAIT_POLICY := PASSIVE
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=25
-	OMP_NUM_THREADS=1 GGO_LAB_QUICK=1 $(BIN)/python -m pytest -q -p tests.budgets --timeout=0 --nbval-lax --nbval-cell-timeout=300 --durations=0 --durations-min=10 notebooks
+	OMP_NUM_THREADS=1 GGO_LAB_QUICK=1 $(BIN)/python -m pytest -q -p tests.budgets --timeout=0 --nbval-lax --nbval-cell-timeout=300 -n 2 --dist loadfile --no-loadscope-reorder --durations=0 --durations-min=10 notebooks
 
 check-all: export OMP_WAIT_POLICY := PASSIVE
 check-all: test
