@@ -162,12 +162,22 @@ class Randomiser:
         b.hu = torch.where(lung, TISSUE_HU - SPAN_HU * air.clamp(-0.1, 0.99), b.hu)
 
     def _soft_border(self, b: Batch) -> None:
-        """Let the border fade over some mm here and there, as diaphragm and heart do when they move: no disease."""
+        """Let the border fade over some mm where it moves: at dome and apex, oblique to the slices, and at the heart.
+
+        None of that is disease. At the ribs, where haze likes to begin, it seldom fades.
+        """
         n = len(b.hu)
         fading = torch.exp(-((b.depth / self.each(2, 10, n)) ** 2)) * (b.side > 0) * (b.lesion == 0)
         here = (self.field(n, b.size, 45) > self.each(-1.0, 1.2, n)).float()
-        here = functional.avg_pool2d(here, 7, 1, 3)
+        here = functional.avg_pool2d(here, 7, 1, 3) * torch.maximum(self._moving(b), self.chance(0.25, n))
         b.hu = b.hu + fading * here * self.each(0.2, 0.9, n) * (TISSUE_HU - b.hu).clamp(min=0)
+
+    def _moving(self, b: Batch) -> Tensor:
+        """Mark, (B, 1, H, W), what is near the heart or near a border that goes steeply across the slices."""
+        changed = ((b.side[:, 1:2] > 0) != (b.side > 0)).float()
+        oblique = (functional.avg_pool2d(changed, 3, 1, 1) > 0.5).float().amax(1, keepdim=True)
+        heart = (between(b.side) * (b.side == 0) * (b.hu > -300)).float().amax(1, keepdim=True)
+        return functional.max_pool2d(torch.maximum(oblique, heart), 9, 1, 4)
 
     def _wide_vessels(self, b: Batch) -> None:
         """Let vessels take more of the pixels around them: wide, and healthy."""
@@ -178,7 +188,10 @@ class Randomiser:
     def _ground_glass(self, b: Batch) -> None:
         weight = self._patch(b, soft=self.each(0.08, 0.6, len(b.hu)))
         air = (TISSUE_HU - b.hu) / SPAN_HU
-        lost = self.each(0.1, 0.65, len(b.hu)) * (1 + 0.3 * self.field(len(b.hu), b.size, 15)).clamp(0.4, 1.6)
+        # As often as not so faint that only the lung beside it tells.
+        faint = self.chance(0.5, len(b.hu))
+        lost = torch.where(faint > 0, self.each(0.07, 0.22, len(b.hu)), self.each(0.1, 0.65, len(b.hu)))
+        lost = lost * (1 + 0.3 * self.field(len(b.hu), b.size, 15)).clamp(0.4, 1.6)
         new = air.clamp(min=0) * (1 - lost) + self.grain(b) * self.each(0, 0.05, len(b.hu))
         self._lay(b, weight, air, new, 1.0)
 
@@ -194,7 +207,8 @@ class Randomiser:
         only = self._one_or_both(b)
         step = float(self.uniform(12, 65, 1))
         liking = self.field(n, b.size, step) + 0.5 * self.field(n, b.size, step / 2)
-        liking = liking + b.row * self.each(0, 4, n) - b.depth / 30.0 * self.each(-0.5, 2.5, n)
+        column = torch.linspace(-1, 1, b.size)[None, None, None, :]
+        liking = liking + b.row * self.each(-1, 4, n) + column * self.each(-2.5, 2.5, n) - b.depth / 30.0 * self.each(-0.5, 2.5, n)
         area = only.sum((1, 2, 3), keepdim=True).clamp(min=1)
         mean = (liking * only).sum((1, 2, 3), keepdim=True) / area
         sd = (((liking - mean) ** 2 * only).sum((1, 2, 3), keepdim=True) / area).sqrt().clamp(min=1e-3)
