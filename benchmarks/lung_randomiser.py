@@ -208,7 +208,12 @@ class Randomiser:
         step = float(self.uniform(12, 65, 1))
         liking = self.field(n, b.size, step) + 0.5 * self.field(n, b.size, step / 2)
         column = torch.linspace(-1, 1, b.size)[None, None, None, :]
-        liking = liking + b.row * self.each(-1, 4, n) + column * self.each(-2.5, 2.5, n) - b.depth / 30.0 * self.each(-0.5, 2.5, n)
+        liking = (
+            liking
+            + b.row * self.each(-1, 4, n)
+            + column * self.each(-2.5, 2.5, n)
+            - b.depth / 30.0 * self.each(-0.5, 2.5, n)
+        )
         area = only.sum((1, 2, 3), keepdim=True).clamp(min=1)
         mean = (liking * only).sum((1, 2, 3), keepdim=True) / area
         sd = (((liking - mean) ** 2 * only).sum((1, 2, 3), keepdim=True) / area).sqrt().clamp(min=1e-3)
