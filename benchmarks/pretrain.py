@@ -60,10 +60,12 @@ ASKED_WITHIN = {
 GRID = 12  # rows and columns of the truth for inner layers, which have so many or fewer
 # Of ImageNet, as every Backbone normalises.
 MEAN, SD = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+# Of a slice's lung, as its weight in the loss. In the wide world slices are ranked, so those at the ends count, too.
+POWER = {"people": 1.0, "wide": 0.5}
 MARGIN_MM = 5.0  # around the lungs, as Recipe(crop="lungs") leaves
 # The wide world: its patients, those of them on which nothing learns, steps; slices between the three of a picture at
 # most; sides of pictures in pixels of 4 mm, before and after they are cut or framed.
-WIDE_SEEDS, WIDE_HELD_OUT, WIDE_STEPS = range(920_000, 920_160), 16, 4000
+WIDE_SEEDS, WIDE_HELD_OUT, WIDE_STEPS = range(920_000, 920_160), 16, 6000
 APART, WIDE_SIZES, WIDE_FRAMES = 2, (72, 84, 96), (0.8, 1.3)
 WEIGHTS = Path(ggo_lab.__file__).parent / "backbones" / "weights"
 
@@ -276,11 +278,12 @@ def normalised(pictures: Tensor) -> Tensor:
     return normal.contiguous(memory_format=torch.channels_last)
 
 
-def loss_of(outputs: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy of the shares, weighted by lung, plus the error of how much of the picture is lung."""
+def loss_of(outputs: Tensor, truth: Tensor, power: float) -> Tensor:
+    """Cross-entropy of the shares, weighted by lung to a power, plus the error of how much of the picture is lung."""
     said = outputs.float().view(-1, 2, 3, 2)
     lung = truth[:, 1]
-    shares = binary_cross_entropy_with_logits(said[:, 0], truth[:, 0], weight=lung / lung.mean())
+    weight = lung**power
+    shares = binary_cross_entropy_with_logits(said[:, 0], truth[:, 0], weight=weight / weight.mean())
     return shares + 10 * (said[:, 1].sigmoid() - lung).abs().mean()
 
 
@@ -314,10 +317,10 @@ class Within(nn.Module):
 def train(name: str, folder: Path, wide: bool, at_most: int | None) -> None:
     """Train one network, with a checkpoint every 80 steps, and store its 16-bit state."""
     torch.manual_seed(SEED)
-    network, steps = reader_network(name).to(memory_format=torch.channels_last), STEPS[name]
+    world, steps = ("wide", WIDE_STEPS) if wide else ("people", STEPS[name])
+    network = reader_network(name, world).to(memory_format=torch.channels_last)
     if wide:
         network.load_state_dict({key: one.float() for key, one in load_file(WEIGHTS / f"{name}.safetensors").items()})
-        steps = WIDE_STEPS
     within = Within(network, ASKED_WITHIN[name])
     parameters = [*network.parameters(), *within.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE[name], weight_decay=0.01)
@@ -336,7 +339,7 @@ def train(name: str, folder: Path, wide: bool, at_most: int | None) -> None:
     network.train()
     for step, pictures, truth, places in batches(slices, steps, first):
         with torch.autocast("cpu", torch.bfloat16, enabled=name != "mobilenet_v3_small"):  # there it costs time
-            loss = loss_of(network(normalised(pictures)), truth) + within.loss(places)
+            loss = loss_of(network(normalised(pictures)), truth, POWER[world]) + within.loss(places)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -73,12 +72,28 @@ def added(table: pd.DataFrame) -> float:
     return float((table[["right", "left"]].to_numpy() * lung).sum() / max(lung.sum(), 1e-9))
 
 
-def reader_network(name: str) -> nn.Module:
+def reader_network(name: str, world: str = "people") -> nn.Module:
     """Return torchvision's network, with random weights and an output for each slice, lung and question."""
     network = get_model(name, weights=None, num_classes=2 * _AT_ONCE * _LUNGS)
     if isinstance(network, SqueezeNet):
         network.classifier[2] = nn.Identity()  # its last ReLU would leave no share below a half
+        if world == "wide":
+            network.classifier[3] = _AverageOfShares()
     return network
+
+
+class _AverageOfShares(nn.Module):
+    """What is said of each place, averaged over the picture: how much of it is lung, how much of the lung is ill.
+
+    Averaging the logits, as torchvision's network does, cannot tell much haze in little lung from little in much.
+    """
+
+    def forward(self, places: Tensor) -> Tensor:
+        """Give logits (B, 12) of logits (B, 12, H, W)."""
+        ill, lung = places.float().unflatten(1, (2, -1)).sigmoid().unbind(1)
+        area = lung.mean((2, 3))
+        shares = torch.stack([(ill * lung).mean((2, 3)) / area, area], 1)
+        return shares.flatten(1).logit(1e-6)
 
 
 class _SliceReader(nn.Module):
@@ -87,10 +102,11 @@ class _SliceReader(nn.Module):
     mean: Tensor
     sd: Tensor
 
-    def __init__(self, name: str, file: Path):
+    def __init__(self, name: str, world: str):
         super().__init__()
         spec = BACKBONES[name]
-        self.network = reader_network(name)
+        file = (SHIPPED if world == "people" else SHIPPED / world) / f"{name}.safetensors"
+        self.network = reader_network(name, world)
         self.network.load_state_dict(load_file(file))
         self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(3, 1, 1))
         self.register_buffer("sd", 255 * torch.tensor(spec.sd).view(3, 1, 1))
@@ -104,6 +120,5 @@ class _SliceReader(nn.Module):
 
 @cache
 def _reader(name: str, world: str) -> _SliceReader:
-    folder = SHIPPED if world == "people" else SHIPPED / world
     with torch.random.fork_rng(devices=[]), settled():
-        return _SliceReader(name, folder / f"{name}.safetensors").eval()
+        return _SliceReader(name, world).eval()
