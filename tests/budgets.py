@@ -14,7 +14,7 @@ import pytest
 
 SECONDS = 60.0  # on the clock, one notebook, warm
 COURSE_SECONDS = 900.0  # all notebooks together
-# Cores that a notebook keeps busy, of two: on free ones 94.5 s of processor time took 58.8 s, see
+# Cores that a notebook keeps busy, of two: on free ones 59.8 s of processor time took 38.2 s, see
 # benchmarks/results/course.json.
 CORES = 1.6
 # Cores without AVX-512 and 16-bit arithmetic took 1.4 times as long, and some of the cohorts are made here first.
