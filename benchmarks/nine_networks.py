@@ -94,10 +94,10 @@ def main(names: list[str], extent: str, epochs: int, behind: int, folder: Path) 
     found.note(
         f"23 scans to stop by, 23 to judge; behind the curtain {', '.join(map(str, scans))} phantoms that no cohort "
         "contains. Where the weights are random, frozen random layers say nothing about the network: the rows of "
-        "extent=head and last_block then show what such a run is worth, and how long it takes. Where more than the head "
-        "learnt, the seconds are by the clock, of all epochs on one thread beside other programs. With all layers VGG, "
-        "ResNet-152, Wide ResNet and DenseNet-201 were allowed 10 epochs, the others 20; Inception's seconds are those "
-        "of 19."
+        "extent=head and last_block then show what such a run is worth, and how long it takes. Where more than the "
+        "head learnt, the seconds are by the clock, of all epochs on one thread beside other programs. With all "
+        "layers VGG, ResNet-152, Wide ResNet and DenseNet-201 were allowed 10 epochs, the others 20; Inception's "
+        "seconds are those of 19."
     )
     found.write()
     MEASURED.write_text(json.dumps(done) + "\n", encoding="utf-8")
