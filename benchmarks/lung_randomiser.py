@@ -38,6 +38,16 @@ class Batch:
         """Place from front (-1) to back (1), (1, 1, H, 1)."""
         return torch.linspace(-1, 1, self.size)[None, None, :, None]
 
+    @property
+    def column(self) -> Tensor:
+        """Place from the picture's left (-1) to its right (1), (1, 1, 1, W)."""
+        return torch.linspace(-1, 1, self.size)[None, None, None, :]
+
+    @property
+    def heart(self) -> Tensor:
+        """Mark heart and great vessels, and whatever else dense lies between the lungs, (B, 3, H, W)."""
+        return (between(self.side) * (self.side == 0) * (self.hu > -300)).float()
+
 
 class Randomiser:
     """Draw everything from one generator, so that a seed means the same batches."""
@@ -147,8 +157,7 @@ class Randomiser:
         inside = lung.float().sum((1, 2, 3), keepdim=True).clamp(min=1)
         middle = (row * lung).sum((1, 2, 3), keepdim=True) / inside
         ramp = (row - middle) * self.each(-0.05, 0.55, n) * self.each(0, 1, n)
-        column = torch.linspace(-1, 1, size)[None, None, None, :]
-        ramp = ramp + column * self.each(-0.08, 0.08, n)
+        ramp = ramp + b.column * self.each(-0.08, 0.08, n)
         gain = (TISSUE_HU - wanted) / SPAN_HU / usual * (1 - ramp)
         gain = gain * (1 + self.field(n, size, 35) * self.each(0, 0.05, n))
         # Ground glass fainter than the phantom's, as much as that, and denser.
@@ -176,8 +185,7 @@ class Randomiser:
         """Mark, (B, 1, H, W), what is near the heart or near a border that goes steeply across the slices."""
         changed = ((b.side[:, 1:2] > 0) != (b.side > 0)).float()
         oblique = (functional.avg_pool2d(changed, 3, 1, 1) > 0.5).float().amax(1, keepdim=True)
-        heart = (between(b.side) * (b.side == 0) * (b.hu > -300)).float().amax(1, keepdim=True)
-        return functional.max_pool2d(torch.maximum(oblique, heart), 9, 1, 4)
+        return functional.max_pool2d(torch.maximum(oblique, b.heart.amax(1, keepdim=True)), 9, 1, 4)
 
     def _wide_vessels(self, b: Batch) -> None:
         """Let vessels take more of the pixels around them: wide, and healthy."""
@@ -207,13 +215,8 @@ class Randomiser:
         only = self._one_or_both(b)
         step = float(self.uniform(12, 65, 1))
         liking = self.field(n, b.size, step) + 0.5 * self.field(n, b.size, step / 2)
-        column = torch.linspace(-1, 1, b.size)[None, None, None, :]
-        liking = (
-            liking
-            + b.row * self.each(-1, 4, n)
-            + column * self.each(-2.5, 2.5, n)
-            - b.depth / 30.0 * self.each(-0.5, 2.5, n)
-        )
+        liking = liking + b.row * self.each(-1, 4, n) + b.column * self.each(-2.5, 2.5, n)
+        liking = liking - b.depth / 30.0 * self.each(-0.5, 2.5, n)
         area = only.sum((1, 2, 3), keepdim=True).clamp(min=1)
         mean = (liking * only).sum((1, 2, 3), keepdim=True) / area
         sd = (((liking - mean) ** 2 * only).sum((1, 2, 3), keepdim=True) / area).sqrt().clamp(min=1e-3)
@@ -305,7 +308,7 @@ class Randomiser:
     def _beat(self, b: Batch) -> None:
         """Let heart and great vessels beat: their border fades over some mm to cm of healthy lung."""
         n = len(b.hu)
-        near = (between(b.side) * (b.side == 0) * (b.hu > -300)).float()
+        near = b.heart
         for _ in range(int(self.uniform(1, 6, 1))):
             near = _blur(near)
         here = (self.field(n, b.size, 45) > self.each(-1.2, 0.8, n)).float()
