@@ -47,10 +47,10 @@ lab: export OMP_WAIT_POLICY ?= PASSIVE
 lab: setup
 	$(BIN)/jupyter lab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
-# Threads: two processes with one torch thread each keep two cores busier than one process with two. Files are handed out
-# as they are found, the browser's first: the fewest tests last would be the slowest last. Notebooks run one after
-# another, as a learner runs them, on one thread: small trainings on two that other programs interrupt wait for each
-# other and took twice the processor time; GGO_LAB_QUICK lets the one on nine networks take fewer scans and smaller images.
+# Threads: two processes with one torch thread each keep two cores busier than one process with two, for tests and for
+# notebooks: small trainings on two threads that other programs interrupt wait for each other and took twice the processor
+# time. Files are handed out as they are found, the browser's first: the fewest tests last would be the slowest last.
+# GGO_LAB_QUICK lets the notebook on nine networks take fewer scans and smaller images.
 # OpenMP's threads wait asleep there too, see `lab`: the notebooks' cells ran into their time limit otherwise.
 test: export OMP_WAIT_POLICY := PASSIVE
 test: setup

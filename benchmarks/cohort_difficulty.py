@@ -25,7 +25,7 @@ def shares(cohort: gl.Cohort, row: int) -> tuple[float, float]:
     scan = cohort.scan(row)
     lungs = gl.segment_lungs(scan, "rule")
     hu = scan.hu[lungs]
-    return float(((hu > BAND_HU[0]) & (hu < BAND_HU[1])).mean()), gl.ggo_fraction(scan, lungs).total
+    return float(((hu > BAND_HU[0]) & (hu < BAND_HU[1])).mean()), gl.ggo_fraction(scan, lungs, "rule").total
 
 
 def read_as_involvement(fractions: dict[str, float], judged: gl.Cohort, made_by: str) -> gl.Predictions:

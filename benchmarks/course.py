@@ -1,7 +1,8 @@
 """Execute every notebook as a learner does: seconds, processor seconds and memory of each kernel (Linux only).
 
-    python benchmarks/course.py [--minutes 12] [NAME ...]     # such as 03; default: all notebooks, however long
+    python benchmarks/course.py [--quick] [--minutes 12] [NAME ...]     # NAME such as 03; default: all notebooks
 
+--quick: the notebook on nine networks takes few scans and small images, as in `make test`. --minutes: begin none later.
 Beginning with an empty cache, so the first notebooks also make what later ones find. Processor seconds are those of the
 kernel and the processes that it starts; memory is the most that the kernel itself held.
 """
@@ -47,8 +48,10 @@ def _taken(kernel: psutil.Process) -> tuple[float, float]:
     return seconds, next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def main(names: list[str], minutes: float) -> None:
+def main(names: list[str], minutes: float, quick: bool) -> None:
     found, start = Results("course"), time.perf_counter()
+    if quick:
+        os.environ["GGO_LAB_QUICK"] = "1"
     found.table("The course, an empty cache at first", ["notebook", "s", "processor s", "memory, MB", ""])
     paths = [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if not names or path.name.startswith(tuple(names))]
     totals, left_out = [0.0, 0.0], []
@@ -62,6 +65,8 @@ def main(names: list[str], minutes: float) -> None:
             totals = [total + seconds for total, seconds in zip(totals, taken, strict=False)]
             found.row(path.stem, *taken, wrong)
     found.row("together", *totals, None, "")
+    if quick:
+        found.note("The notebook on nine networks in its quick form: few scans, small images.")
     if left_out:
         found.note(f"Left out, for {minutes:g} minutes were over: {', '.join(left_out)}.")
     found.write()
@@ -71,5 +76,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="how the notebooks' names begin")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no notebook after so many")
+    parser.add_argument("--quick", action="store_true", help="few scans for the notebook on nine networks")
     arguments = parser.parse_args()
-    main(arguments.names, arguments.minutes)
+    main(arguments.names, arguments.minutes, arguments.quick)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a terminal's --help should not wait for torch
     from ggo_lab.backbones import Backbone
     from ggo_lab.scan import Scan
 
-_HEAD = ("scan", "class", "number", "name")  # of the table that `grade --csv` writes, before the probabilities
+_HEAD = ("scan", "class", "number", "name")  # of the table that `grade --csv` writes, before probabilities and haze
 _TABLE = Kind("a table of grades", (".csv",), lambda head: head.startswith(",".join(_HEAD).encode()))
 _JSON = Kind("grades as JSON", (".json",), lambda head: head == b"[]" or head.startswith(b'[\n {\n  "scan"'))
 _DISCLAIMER = (
@@ -78,17 +78,18 @@ def _graded(place: str, model: Backbone) -> tuple[dict, Scan, np.ndarray]:
     """Read and grade one scan; return what is to be written of it, the scan and the probabilities."""
     from ggo_lab.evaluation import predict
     from ggo_lab.images import image_set_of
-    from ggo_lab.lungs import find_lungs
+    from ggo_lab.lungs import find_lungs, ggo_fraction
     from ggo_lab.readers import read_scan
 
     scan, task, recipe = read_scan(place), model.task, model.fitted_recipe
     try:  # also where the network does not need them: what is no chest should not be graded in silence
         found = find_lungs(scan)
         lungs, doubts = found.mask, found.notes
+        haze = round(ggo_fraction(scan, lungs).total, 4)
     except ScanError as error:
         if recipe.needs_lungs:
             raise
-        lungs, doubts = None, (str(error),)
+        lungs, doubts, haze = None, (str(error),), None
     scan = replace(scan, notes=(*scan.notes, *doubts))
     images = image_set_of(recipe.cut(scan, lungs), task)
     probabilities = predict(model, images).probabilities[0]
@@ -99,6 +100,7 @@ def _graded(place: str, model: Backbone) -> tuple[dict, Scan, np.ndarray]:
         "number": task.numbers[winner],
         "name": scan.name,
         "probabilities": {name: round(float(p), 6) for name, p in zip(task.names, probabilities, strict=True)},
+        "haze": haze,
         "slices": [int(z) for z in images.table["slices"][0]],
         "notes": list(scan.notes),
     }
@@ -113,22 +115,26 @@ def _say_one(row: dict, scan: Scan, model: Backbone) -> None:
     for number, (name, share) in zip(model.task.numbers, row["probabilities"].items(), strict=True):
         say(f"  {number} {name:<{width}} {share:6.1%}  {'#' * round(40 * share)}")
     say(f"{model.task.noun.capitalize()}: {row['number']} ({row['class']})")
+    if row["haze"] is not None:
+        say(f"Measured beside it, by the network of the lungs: haze in {row['haze']:.0%} of them.")
     say(f"From slices {row['slices']} by {model.name}. {_DISCLAIMER}")
 
 
 def _say_all(rows: list[dict], model: Backbone) -> None:
     width = max((len(printable(row["scan"])) for row in rows), default=4)
     wide = max(map(len, model.task.names))
-    say(f"{'scan':<{width}}  {model.task.noun:<{wide + 4}}  probability")
+    say(f"{'scan':<{width}}  {model.task.noun:<{wide + 4}}  probability  haze")
     for row in rows:
         said = f"{row['number']} {row['class']}"
-        say(f"{printable(row['scan']):<{width}}  {said:<{wide + 4}}  {max(row['probabilities'].values()):.1%}")
+        haze = "" if row["haze"] is None else f"{row['haze']:.0%}"
+        share = f"{max(row['probabilities'].values()):.1%}"
+        say(f"{printable(row['scan']):<{width}}  {said:<{wide + 4}}  {share:<11}  {haze}")
     say(_DISCLAIMER)
 
 
 def _as_csv(rows: list[dict], model: Backbone) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*_HEAD, *model.task.names])
-    table.writerows([*(row[name] for name in _HEAD), *row["probabilities"].values()] for row in rows)
+    table.writerow([*_HEAD, *model.task.names, "haze"])
+    table.writerows([*(row[name] for name in _HEAD), *row["probabilities"].values(), row["haze"]] for row in rows)
     return text.getvalue()
