@@ -32,8 +32,9 @@ _LEAST_PIECE = 0.04  # of the largest piece's volume; smaller ones are gas in th
 _LEAST_CM2 = 1.0  # cross-section of the smallest piece
 _ISLAND = 0.25  # of a lung's largest piece: smaller ones that touch the other lung belong to that
 _SURE = (0.1, 0.9)  # the network's probabilities between which an outline lies
-_POSSIBLE = 0.02  # the network's probability below which the rule is not believed, but about what is denser than
-_DENSE_HU = -300
+_POSSIBLE = 0.02  # the network's probability below which the rule is not believed
+# What both doubt is kept where nearly all of a piece is dense: consolidation, which the rule found by the lung around.
+_DENSE_HU, _DENSE = -300, 0.8
 _VERY_SURE = 0.95  # the network's probability from which the rule is overruled
 # Share of a lung that the rule must have missed for all of it to be added, rim and all: consolidation is more, and less
 # may be the aorta, which the network takes for lung now and then.
@@ -165,7 +166,7 @@ def lungs_by_network(
     nearest = ndimage.distance_transform_edt(side == 0, seen.spacing, return_distances=False, return_indices=True)
     is_left = (side[tuple(nearest)] == LEFT).astype(np.float32)
     limit = _limit(seen, side > 0, lung_share(scan))
-    left, own, kept, added = np.zeros((4, *scan.shape), bool)
+    left, own, kept, added, doubted = np.zeros((5, *scan.shape), bool)
     for z in range(scan.shape[0]):
         plane = seen.enlarge(chance, z)
         if plane.max() < _POSSIBLE:
@@ -175,11 +176,12 @@ def lungs_by_network(
         if ruled is None:
             left[z] = seen.enlarge(is_left, z) > 0.5
         else:
-            # Gas is what the rule takes for lung; what it found of consolidation it found by the lung around.
-            kept[z] = (ruled[z] & ((plane > _POSSIBLE) | (scan.hu[z] > _DENSE_HU))) | (plane > _VERY_SURE)
+            kept[z] = (ruled[z] & (plane > _POSSIBLE)) | (plane > _VERY_SURE)
+            doubted[z] = ruled[z] & ~kept[z]
             added[z] = _missed(ruled[z], plane, own[z], seen.spacing[1] / scan.spacing[1])
     if ruled is None or not own.any():
         return own & ~left, own & left, ()
+    kept |= _dense_pieces(doubted, scan.hu)
     dropped = ruled & ~kept
     restored = np.count_nonzero(dropped) > _MUCH_DROPPED * np.count_nonzero(ruled)
     restored = restored and _LUNG_HU[0] < np.median(scan.hu[dropped]) < _LUNG_HU[1]
@@ -200,6 +202,13 @@ def lungs_by_network(
             )
         lung[:] = both
     return right, left, tuple(notes)
+
+
+def _dense_pieces(doubted: np.ndarray, hu: np.ndarray) -> np.ndarray:
+    """Mark the pieces that are dense nearly throughout; of others, such as an arm and the air beside it, nothing."""
+    pieces, count = ndimage.label(doubted)
+    sizes, dense = (np.bincount(pieces[where], minlength=count + 1) for where in (doubted, doubted & (hu > _DENSE_HU)))
+    return (dense >= _DENSE * np.maximum(sizes, 1))[pieces]
 
 
 def _missed(ruled: np.ndarray, chance: np.ndarray, own: np.ndarray, pixels: float) -> np.ndarray:
