@@ -2,6 +2,7 @@
 
     python benchmarks/lungs.py                    # phantoms, the real scans in ../shared/data, speed
     python benchmarks/lungs.py --seeds 4 --quick  # fewer patients, no timing
+    python benchmarks/lungs.py --haze rule        # haze by the rule; by network if not given
 
 Pictures go to build/lungs/: the truth's outline in green, the result's in red, what was counted as hazy in cyan.
 """
@@ -19,6 +20,7 @@ from scipy.stats import spearmanr
 
 from ggo_lab.errors import GgoLabError
 from ggo_lab.lungs import ggo_fraction, segment_lungs, split_lungs
+from ggo_lab.lungs.involvement import METHODS
 from ggo_lab.phantom import make_phantom
 from ggo_lab.readers import read_labels, read_scan
 from ggo_lab.scan import Scan
@@ -50,7 +52,7 @@ def phantom(kind: str | int, seed: int) -> Scan:
     return make_phantom(grade=kind, seed=seed, shape=SHAPE)
 
 
-def measure(kind: str | int, seed: int) -> dict:
+def measure(kind: str | int, seed: int, method: str) -> dict:
     """Compare one phantom with its truth."""
     scan = phantom(kind, seed)
     truth = scan.truth
@@ -61,7 +63,7 @@ def measure(kind: str | int, seed: int) -> dict:
         print(f"  {kind} seed {seed}: {error}")
         return row
     sides = zip(split_lungs(scan, lungs), ("right_lung", "left_lung"), strict=True)
-    ggo, on_truth = ggo_fraction(scan, lungs), ggo_fraction(scan, truth.lungs)
+    ggo, on_truth = (ggo_fraction(scan, mask, method) for mask in (lungs, truth.lungs))
     in_slice, ill = truth.lungs.sum(axis=(1, 2)), truth.lesions.sum(axis=(1, 2))
     seen = (in_slice > 0.05 * in_slice.max()) & lungs.any(axis=(1, 2))
     return row | {
@@ -97,10 +99,10 @@ def draw(scan: Scan, lungs: np.ndarray, truth: np.ndarray, hazy: np.ndarray, tit
     plt.close(figure)
 
 
-def phantoms(seeds: range) -> None:
+def phantoms(seeds: range, method: str) -> None:
     """Print the phantoms' table and draw the worst of them."""
     cases = [(kind, seed) for kind in KINDS for seed in seeds]
-    rows = joblib.Parallel(n_jobs=-1)(joblib.delayed(measure)(*case) for case in cases)
+    rows = joblib.Parallel(n_jobs=-1)(joblib.delayed(measure)(*case, method) for case in cases)
     print(
         f"\nPhantoms of {SHAPE} voxels, {len(seeds)} patients for each grade "
         "(0: without disease; clear: without confounders too)"
@@ -138,7 +140,7 @@ def phantoms(seeds: range) -> None:
                 f"involvement {row['truth']:.3f}, found {row['found']:.3f}"
             )
             name = f"worst-{kind}-{row['kind']}-seed{row['seed']}.png"
-            draw(scan, lungs, scan.truth.lungs, ggo_fraction(scan, lungs).mask, title, PICTURES / name)
+            draw(scan, lungs, scan.truth.lungs, ggo_fraction(scan, lungs, method).mask, title, PICTURES / name)
 
 
 def real_scans() -> list[tuple[str, Scan, np.ndarray | None]]:
@@ -156,7 +158,7 @@ def real_scans() -> list[tuple[str, Scan, np.ndarray | None]]:
     ]
 
 
-def real() -> None:
+def real(method: str) -> None:
     """Print the real scans' table and draw them; none of them shows disease."""
     if not REAL.is_dir():
         print(f"\nNo real scans at {REAL}: left out")
@@ -164,10 +166,11 @@ def real() -> None:
     print("\nReal scans without disease")
     for name, scan, truth in real_scans():
         lungs = segment_lungs(scan)
-        ggo = ggo_fraction(scan, lungs)
+        ggo = ggo_fraction(scan, lungs, method)
         overlap = "   -  " if truth is None else f"{dice(lungs, truth):.4f}"
-        on_truth = "" if truth is None else f", in the labelled lungs {100 * ggo_fraction(scan, truth).total:.2f}%"
-        print(f"{name:20s} Dice {overlap}  hazy {100 * ggo.total:.2f}%{on_truth} (above {ggo.above_hu:.0f} HU)")
+        labelled = None if truth is None else ggo_fraction(scan, truth, method).total
+        on_truth = "" if labelled is None else f", in the labelled lungs {100 * labelled:.2f}%"
+        print(f"{name:20s} Dice {overlap}  hazy {100 * ggo.total:.2f}%{on_truth}")
         file = PICTURES / f"real-{name.replace(' ', '-')}.png"
         draw(scan, lungs, lungs if truth is None else truth, ggo.mask, name, file)
 
@@ -199,11 +202,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=8, help="patients for each grade")
     parser.add_argument("--quick", action="store_true", help="leave out the timing")
+    parser.add_argument("--haze", choices=METHODS, default="network", help="how haze is measured")
     arguments = parser.parse_args()
-    real()
+    real(arguments.haze)
     if not arguments.quick:
         speed()
-    phantoms(range(FIRST_SEED, FIRST_SEED + arguments.seeds))
+    phantoms(range(FIRST_SEED, FIRST_SEED + arguments.seeds), arguments.haze)
     print(f"\nPictures: {PICTURES}")
 
 

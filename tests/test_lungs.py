@@ -1,4 +1,4 @@
-"""Lungs found without a network: on phantoms, on real scans, whatever lies around them; and how hazy they are."""
+"""Lungs on phantoms and real scans, whatever lies around them; and how hazy they are, by rule and by network."""
 
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ from ggo_lab.readers import read_labels, read_scan
 from ggo_lab.scan import PADDING_HU, Scan
 
 SHAPE = (44, 144, 144)
+by_each_method = pytest.mark.parametrize("method", ["rule", "network"])
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -207,44 +208,48 @@ def test_the_right_half_of_a_real_thorax(right_half):
     assert left.any() and not right.any()
 
 
-def test_two_real_slices(real_data):
+@by_each_method
+def test_two_real_slices(real_data, method):
     scan = read_scan(real_data / "cip_thorax" / "crop_ct_2slices.nrrd")
     lungs = segment_lungs(scan)
     right, left = split_lungs(scan, lungs)
     assert 0.45 < lungs.mean() < 0.55 and min(right.mean(), left.mean()) > 0.2
-    assert ggo_fraction(scan, lungs).total < 0.03
+    assert ggo_fraction(scan, lungs, method).total < 0.03
 
 
-def test_involvement_follows_the_truth(phantoms):
+@by_each_method
+def test_involvement_follows_the_truth(phantoms, method):
     errors = []
     for grade, scan, _ in phantoms:
-        ggo = ggo_fraction(scan, scan.truth.lungs)  # so that only the measure is judged, not the outline
+        ggo = ggo_fraction(scan, scan.truth.lungs, method)  # so that only the measure is judged, not the outline
         if grade:
             errors.append(abs(ggo.total - scan.truth.involvement))
         else:
             assert ggo.total < 0.03
-    assert np.mean(errors) < 0.04
+    assert np.mean(errors) < {"rule": 0.04, "network": 0.08}[method]
 
 
-def test_involvement_follows_the_truth_slice_by_slice(phantoms):
+@by_each_method
+def test_involvement_follows_the_truth_slice_by_slice(phantoms, method):
     for _, scan, _ in phantoms[2:4]:
         lungs, lesions = scan.truth.lungs.sum(axis=(1, 2)), scan.truth.lesions.sum(axis=(1, 2))
-        ggo = ggo_fraction(scan, scan.truth.lungs)
+        ggo = ggo_fraction(scan, scan.truth.lungs, method)
         large = lungs > 0.1 * lungs.max()
         assert np.array_equal(np.isnan(ggo.per_slice), lungs == 0)
         assert np.corrcoef(ggo.per_slice[large], lesions[large] / lungs[large])[0, 1] > 0.9
 
 
-def test_each_lung_has_its_own_involvement(mild):
+@by_each_method
+def test_each_lung_has_its_own_involvement(mild, method):
     scan, _ = mild
     hu = scan.hu.copy()
     right = scan.truth.masks["right_lung"]
     core = ndimage.binary_erosion(right, iterations=3)
     hu[core] = np.maximum(hu[core], -550)
-    ggo = ggo_fraction(replace(scan, hu=hu), scan.truth.lungs)
+    ggo = ggo_fraction(replace(scan, hu=hu), scan.truth.lungs, method)
     # Nearly all that was made hazy is found, and nothing of it in the other lung.
     assert ggo.right > 0.95 * np.count_nonzero(core) / np.count_nonzero(right)
-    assert ggo.left == pytest.approx(ggo_fraction(scan, scan.truth.lungs).left, abs=0.1)
+    assert ggo.left == pytest.approx(ggo_fraction(scan, scan.truth.lungs, method).left, abs=0.1)
     share = np.count_nonzero(right) / np.count_nonzero(scan.truth.lungs)
     assert ggo.total == pytest.approx(share * ggo.right + (1 - share) * ggo.left, abs=0.005)
 
@@ -257,12 +262,14 @@ def dense_by(scan: Scan, shift_hu: float) -> Scan:
     return replace(scan, hu=np.rint(hu).astype(np.int16))
 
 
-def test_lungs_that_breathed_in_little_are_not_hazy_for_that(phantoms):
+@by_each_method
+def test_lungs_that_breathed_in_little_are_not_hazy_for_that(phantoms, method):
+    most = {"rule": 0.08, "network": 0.2}[method]  # the network is the less exact on phantoms
     for grade, scan, _ in phantoms:
         dense = dense_by(scan, 95)
         assert np.median(dense.hu[scan.truth.lungs]) > np.median(scan.hu[scan.truth.lungs]) + 20
-        found = ggo_fraction(dense, scan.truth.lungs).total
-        assert found < 0.03 if grade == 0 else abs(found - scan.truth.involvement) < 0.08, grade
+        found = ggo_fraction(dense, scan.truth.lungs, method).total
+        assert found < 0.03 if grade == 0 else abs(found - scan.truth.involvement) < most, grade
 
 
 def weighed_down(scan: Scan, lungs: np.ndarray, thick_mm: float, sides: tuple[str, ...]) -> Scan:
@@ -280,17 +287,18 @@ def weighed_down(scan: Scan, lungs: np.ndarray, thick_mm: float, sides: tuple[st
 def test_the_dependent_layer_is_no_disease_but_one_sided_haze_is(phantoms):
     clear = phantoms[0][1]
     lungs = clear.truth.lungs
-    both = ggo_fraction(weighed_down(clear, lungs, 12, ("right_lung", "left_lung")), lungs)
+    both = ggo_fraction(weighed_down(clear, lungs, 12, ("right_lung", "left_lung")), lungs, "rule")
     assert both.total < 0.03
-    one = ggo_fraction(weighed_down(clear, lungs, 12, ("right_lung",)), lungs)
+    one = ggo_fraction(weighed_down(clear, lungs, 12, ("right_lung",)), lungs, "rule")
     assert one.right > 0.06 > 0.02 > one.left
-    thick = ggo_fraction(weighed_down(clear, lungs, 60, ("right_lung", "left_lung")), lungs)
+    thick = ggo_fraction(weighed_down(clear, lungs, 60, ("right_lung", "left_lung")), lungs, "rule")
     assert thick.total > 0.2, "haze that reaches deep is disease"
 
 
-def test_the_mask_is_what_was_counted(mild):
+@by_each_method
+def test_the_mask_is_what_was_counted(mild, method):
     scan, lungs = mild
-    ggo = ggo_fraction(scan, lungs)
+    ggo = ggo_fraction(scan, lungs, method)
     assert ggo.mask.shape == scan.shape and not (ggo.mask & ~lungs).any()
     assert ggo.total == np.count_nonzero(ggo.mask) / np.count_nonzero(lungs)
     seen = lungs.any(axis=(1, 2))
@@ -298,9 +306,10 @@ def test_the_mask_is_what_was_counted(mild):
     np.testing.assert_allclose(ggo.per_slice[seen], per_slice)
 
 
-def test_healthy_real_lungs_are_nearly_clear(thorax, right_half):
+@by_each_method
+def test_healthy_real_lungs_are_nearly_clear(thorax, right_half, method):
     for scan in (thorax[0], right_half[0]):
-        assert ggo_fraction(scan, segment_lungs(scan)).total < 0.03
+        assert ggo_fraction(scan, segment_lungs(scan), method).total < 0.03
 
 
 @pytest.mark.parametrize("function", [split_lungs, ggo_fraction])
@@ -317,8 +326,9 @@ def test_given_lungs_that_are_empty_are_refused_in_a_sentence():
         gl.Recipe(crop="lungs").cut(scan, np.zeros(scan.shape, bool))
 
 
-def test_a_speck_of_lung_has_a_side():
+@by_each_method
+def test_a_speck_of_lung_has_a_side(method):
     scan = gl.make_phantom(seed=1, shape=(16, 256, 256))
     speck = np.zeros(scan.shape, bool)
     speck[8, 100, 80] = True
-    assert gl.ggo_fraction(scan, speck).total >= 0
+    assert gl.ggo_fraction(scan, speck, method).total >= 0
