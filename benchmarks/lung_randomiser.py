@@ -80,6 +80,7 @@ class Randomiser:
         self._some(b, 0.30, self._consolidation)
         self._some(b, 0.14, self._effusion)
         self._some(b, 0.45, self._bulges)
+        self._some(b, 0.45, self._domes, among=b.low < 0.55)
         self._some(b, 0.40, self._fat)
         self._some(b, 0.45, self._hilum)
         self._some(b, 0.45, self._beat)
@@ -264,6 +265,37 @@ class Randomiser:
             weight = (0.5 - here) * (across.amax(1)[:, None, None, None] > 0) * self.chance(share, n)
             blood = self.each(25, 75, n) + self.each(0, 250, n) * self.chance(0.25, n)
             b.hu = b.hu + weight * (blood - b.hu)
+            b.side = torch.where(weight > 0.5, 0.0, b.side)
+            b.lesion = torch.where(weight > 0.5, 0.0, b.lesion)
+
+    def _domes(self, b: Batch) -> None:
+        """Let a dome of the diaphragm rise into a lung: an island of tissue with lung on all sides, and no lung.
+
+        What tells it from a consolidation of that shape is that it grows from each slice to the one below.
+        """
+        n = len(b.hu)
+        column = torch.arange(b.size).float()[None, None, None, :]
+        line = torch.arange(b.size).float()[None, None, :, None]
+        apart = self.each(2.5, 12, n) * torch.tensor([1.0, 0.0, -1.0])[None, :, None, None]  # the first slice is lowest
+        for side in (1.0, 2.0):
+            lung = (b.side == side).float()
+            filled = torch.maximum(lung, (b.airway > 0).float())
+            deep = lung[:, 1] * b.depth[:, 1] * torch.rand(n, b.size, b.size, generator=self.rng)
+            place = deep.flatten(1).argmax(1)
+            y, x = (place // b.size).float()[:, None, None, None], (place % b.size).float()[:, None, None, None]
+            angle, long = self.each(0, 3.15, n), self.each(1, 1.6, n)
+            right, down = (column - x) * PIXEL_MM, (line - y) * PIXEL_MM
+            along = (angle.cos() * right + angle.sin() * down) / long
+            across = angle.cos() * down - angle.sin() * right
+            fall = (along**2 + across**2) / (2 * self.each(15, 80, n))  # a paraboloid, mm below its top
+            height = self.each(-6, 25, n) + apart - fall * (1 + 0.25 * self.field(n, b.size, 40)).clamp(min=0.5)
+            # A thick slice, or one taken while the dome moves, holds both, dome and lung.
+            weight = (0.5 + height / self.each(1, 14, n)).clamp(0, 1) * filled * self.chance(0.6, n)
+            organ = torch.where(self.chance(0.15, n) > 0, self.each(-115, -70, n), self.each(25, 130, n))
+            organ = organ + self.grain(b) * self.each(0, 8, n)
+            gas = (height > self.each(4, 12, n)) & (down < self.each(-15, 10, n)) & (self.chance(0.2, n) > 0)
+            organ = torch.where(gas, -1000.0, organ)
+            b.hu = b.hu + weight * (organ - b.hu)
             b.side = torch.where(weight > 0.5, 0.0, b.side)
             b.lesion = torch.where(weight > 0.5, 0.0, b.lesion)
 
