@@ -73,6 +73,7 @@ class Randomiser:
     def __call__(self, batch: Batch, pixel_mm: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the network's input, the side and the lesion labels, each (B, 3, size, size)."""
         b = self._place(batch, pixel_mm, size)
+        alone = self.chance(0.2, len(b.hu))  # seen without its neighbours
         self._breath(b)
         self._some(b, 0.40, self._soft_border)
         self._some(b, 0.40, self._wide_vessels)
@@ -80,7 +81,7 @@ class Randomiser:
         self._some(b, 0.30, self._consolidation)
         self._some(b, 0.14, self._effusion)
         self._some(b, 0.45, self._bulges)
-        self._some(b, 0.45, self._domes, among=b.low < 0.55)
+        self._some(b, 0.45, self._domes, among=(b.low < 0.55) & (alone.flatten() == 0))
         self._some(b, 0.40, self._fat)
         self._some(b, 0.45, self._hilum)
         self._some(b, 0.45, self._beat)
@@ -92,7 +93,7 @@ class Randomiser:
         self._some(b, 0.20, self._arms)
         self._some(b, 0.45, self._table)
         self._some(b, 0.25, self._table)
-        return self._scan(b)
+        return self._scan(b, alone)
 
     def _some(self, b: Batch, share: float, change: Callable[[Batch], None], among: Tensor | None = None) -> None:
         """Change some of the samples in place: cheaper than changing all and keeping some."""
@@ -271,7 +272,8 @@ class Randomiser:
     def _domes(self, b: Batch) -> None:
         """Let a dome of the diaphragm rise into a lung: an island of tissue with lung on all sides, and no lung.
 
-        What tells it from a consolidation of that shape is that it grows from each slice to the one below.
+        What tells it from a consolidation of that shape is that it grows from each slice to the one below: so none
+        where a slice is seen alone.
         """
         n = len(b.hu)
         column = torch.arange(b.size).float()[None, None, None, :]
@@ -420,7 +422,7 @@ class Randomiser:
 
     # ------------------------------------------------------------------ the scanner
 
-    def _scan(self, b: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _scan(self, b: Batch, alone: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n, size = len(b.hu), b.hu.shape[-1]
         hu = b.hu
         mean = hu.mean(1, keepdim=True)
@@ -450,7 +452,6 @@ class Randomiser:
         hu = torch.where(ends > 0, value, hu)
         keep = ends == 0
         side, lesion = b.side * keep, b.lesion * keep * (b.side > 0)
-        alone = self.chance(0.2, n)
         hu, side, lesion = (torch.where(alone > 0, t[:, 1:2].expand_as(t), t) for t in (hu, side, lesion))
         return hu, side.long(), lesion.long()
 
