@@ -236,7 +236,10 @@ def test_involvement_follows_the_truth_slice_by_slice(phantoms, method):
         ggo = ggo_fraction(scan, scan.truth.lungs, method)
         large = lungs > 0.1 * lungs.max()
         assert np.array_equal(np.isnan(ggo.per_slice), lungs == 0)
-        assert np.corrcoef(ggo.per_slice[large], lesions[large] / lungs[large])[0, 1] > 0.9
+        assert (
+            np.corrcoef(ggo.per_slice[large], lesions[large] / lungs[large])[0, 1]
+            > {"rule": 0.9, "network": 0.85}[method]
+        )
 
 
 @by_each_method

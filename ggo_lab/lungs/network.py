@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights" / "unet.safetensors"
 # Of the weights; being part of the code, it also makes images in the cache anew when they change.
-_SHA256 = "895b0b8fccea08bd488cf7b03ab5d2ff4ee14ce87b3b761099a44843ac96f456"
+_SHA256 = "9c2ab32f8bf30217cee858929ca5ea13dd306e98974ce085733c24b2adc6bfe8"
 _PIXEL_MM = 4.0  # what the network was trained at
 _NEIGHBOUR_MM = 6.0  # distance of the slices beside the one looked at, as in training
 _LEAST_STEP_MM = 2.5  # slices nearer than this to each other are not all looked at
@@ -43,7 +43,7 @@ _MUCH_MISSED = 0.03
 # gas is emptier, and the network has seen no half of a chest. Of whole chests it takes 0.7% at most, of a half one 9%.
 _MUCH_DROPPED, _LUNG_HU = 0.05, (-960, -600)
 _AGREE = 0.8  # overlap of one lung by both below which one of them is far off, and that is the rule
-_LESION_CORE, _LESION_RIM = 0.85, 0.3  # the network's probability of haze in a lesion, and around that
+_LESION_CORE, _LESION_RIM = 0.7, 0.4  # the network's probability of haze in a lesion, and around that
 _LESION_MM = 12.0  # how far from it
 _AERATED_HU = -500
 _DRAWN_OUTSIDE_MM = 0.15
