@@ -13,7 +13,7 @@ With `--world wide` the pictures are drawn as those of the network that finds lu
 any breath, kernel, dose and field of view, so that the network holds on patients: `read_slices(scan, world="wide")`.
 It goes on from the weights of the other world.
 
-    python benchmarks/pretrain.py slices --world wide       # 160 patients
+    python benchmarks/pretrain.py slices --world wide       # 320 patients
     python benchmarks/pretrain.py train squeezenet1_0 --world wide
 """
 
@@ -65,7 +65,7 @@ POWER = {"people": 1.0, "wide": 0.5}
 MARGIN_MM = 5.0  # around the lungs, as Recipe(crop="lungs") leaves
 # The wide world: its patients, those of them on which nothing learns, steps; slices between the three of a picture at
 # most; sides of pictures in pixels of 4 mm, before and after they are cut or framed.
-WIDE_SEEDS, WIDE_HELD_OUT, WIDE_STEPS = range(920_000, 920_160), 16, 6000
+WIDE_SEEDS, WIDE_HELD_OUT, WIDE_STEPS = range(920_000, 920_320), 16, 12_000
 APART, WIDE_SIZES, WIDE_FRAMES = 2, (72, 84, 96), (0.8, 1.3)
 WEIGHTS = Path(ggo_lab.__file__).parent / "backbones" / "weights"
 
