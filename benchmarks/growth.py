@@ -1,6 +1,6 @@
 """Measure how time and memory grow with what is worked on: scans, slices, pixels, draws.
 
-    python benchmarks/growth.py [--quick]     # --quick: smaller scans, and 40 instead of 1,000 of them
+    python benchmarks/growth.py [--quick]     # --quick: smaller scans, 40 instead of 1,000 of them, two sizes of three
 
 A process for each measurement; seconds are the processor's. The exponent is the slope of a straight line through the
 logarithms: 1 is growth in proportion, and what is above 1.1 is marked. Memory is the most beyond what the process
@@ -147,11 +147,12 @@ class Growth:
 def main(quick: bool) -> None:
     growth = Growth()
     side, deep = (128, 32) if quick else (256, 64)
-    stacks = [(deep * factor, side, side) for factor in (1, 2, 4)]
-    planes = [(deep // 2, side // 2 * factor, side // 2 * factor) for factor in (1, 2, 4)]
+    factors = (1, 4) if quick else (1, 2, 4)
+    stacks = [(deep * factor, side, side) for factor in factors]
+    planes = [(deep // 2, side // 2 * factor, side // 2 * factor) for factor in factors]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        growth.preparing(folder, [10, 20, 40] if quick else [10, 100, 1000], (24, 96, 96))
+        growth.preparing(folder, [10, 40] if quick else [10, 100, 1000], (24, 96, 96))
         for what, make, more in (
             ("make_phantom", phantom, ()),
             ("segment_lungs", lungs, ()),
@@ -161,7 +162,7 @@ def main(quick: bool) -> None:
             for with_, shapes in (("slices", stacks), ("pixels of a slice", planes)):
                 sizes = [shape[0] if with_ == "slices" else shape[1] * shape[2] for shape in shapes]
                 growth.repeated(what, with_, sizes, make, [(shape, *more) for shape in shapes])
-    draws, scans = [500, 2000, 8000], [60, 240, 960]
+    draws, scans = [500 * factor**2 for factor in factors], [60 * factor**2 for factor in factors]
     growth.repeated("evaluate, 240 scans", "draws", draws, judging, [(240, n) for n in draws])
     growth.repeated("evaluate, 2000 draws", "scans", scans, judging, [(n, 2000) for n in scans])
     growth.found.write()

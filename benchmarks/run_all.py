@@ -72,7 +72,7 @@ def main(only: list[str], minutes: float, full: bool) -> int:
             continue
         options = [] if full else [*PARTS.get(name, [])]
         if name == "course" and not full:
-            options += ["--minutes", f"{max(left / 60 - 2, 0):.1f}"]  # the last notebook ends within two minutes
+            options += ["--minutes", f"{max(left / 60 - 1, 0):.1f}"]  # the last notebook ends within a minute
         wrong += filter(None, [run(name, options, left)])
         print(f"\n{name}: {(time.monotonic() - start) / 60:.1f} minutes since the beginning", flush=True)
     report()
