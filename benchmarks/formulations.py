@@ -38,8 +38,7 @@ def added(scan: Scan) -> float:
 
 def hazy(method: str) -> Callable[[Scan], float]:
     def fraction(scan: Scan) -> float:
-        found = gl.find_lungs(scan, "both") if method == "network" else gl.find_lungs(scan)
-        return float(np.nan_to_num(gl.ggo_fraction(scan, found.mask, method).total))
+        return float(np.nan_to_num(gl.ggo_fraction(scan, gl.find_lungs(scan).mask, method).total))
 
     return fraction
 

@@ -44,6 +44,12 @@ class Batch:
         return torch.linspace(-1, 1, self.size)[None, None, None, :]
 
     @property
+    def pixels(self) -> tuple[Tensor, Tensor]:
+        """Numbers of the lines, (1, 1, H, 1), and of the columns, (1, 1, 1, W)."""
+        numbers = torch.arange(self.size).float()
+        return numbers[None, None, :, None], numbers[None, None, None, :]
+
+    @property
     def heart(self) -> Tensor:
         """Mark heart and great vessels, and whatever else dense lies between the lungs, (B, 3, H, W)."""
         return (between(self.side) * (self.side == 0) * (self.hu > -300)).float()
@@ -248,26 +254,16 @@ class Randomiser:
     def _bulges(self, b: Batch) -> None:
         """Let aorta, heart or a hernia bulge into a lung from the middle: round, of blood or tissue, and no lung."""
         n = len(b.hu)
-        column = torch.arange(b.size).float()[None, None, None, :]
-        line = torch.arange(b.size).float()[None, None, :, None]
+        line, column = b.pixels
         for side, share, sign in ((2.0, 0.9, 1.0), (1.0, 0.25, -1.0)):
             lung = (b.side[:, 1] == side).float()
-            rows = lung.amax(2)
-            first = rows.argmax(1).float()
-            last = b.size - 1 - rows.flip(1).argmax(1).float()
-            y = (first + (last - first) * self.uniform(0.4, 0.95, n)).round().long().clamp(0, b.size - 1)
-            across = lung[torch.arange(n), y] if sign > 0 else lung[torch.arange(n), y].flip(1)
-            edge = across.argmax(1).float()
-            edge = edge if sign > 0 else b.size - 1 - edge
-            radius = self.uniform(8, 21, n) / PIXEL_MM
-            x = edge + sign * radius * self.uniform(-0.9, 0.7, n)
-            away = ((column - x[:, None, None, None]) ** 2 + (line - y.float()[:, None, None, None]) ** 2).sqrt()
-            here = (away - radius[:, None, None, None]).clamp(-0.5, 0.5)
-            weight = (0.5 - here) * (across.amax(1)[:, None, None, None] > 0) * self.chance(share, n)
+            edge, y, there = self._inner_edge(lung, sign, 0.4, 0.95)
+            radius = self.each(8, 21, n) / PIXEL_MM
+            x = edge + sign * radius * self.each(-0.9, 0.7, n)
+            away = ((column - x) ** 2 + (line - y) ** 2).sqrt()
+            weight = (0.5 - (away - radius).clamp(-0.5, 0.5)) * there * self.chance(share, n)
             blood = self.each(25, 75, n) + self.each(0, 250, n) * self.chance(0.25, n)
-            b.hu = b.hu + weight * (blood - b.hu)
-            b.side = torch.where(weight > 0.5, 0.0, b.side)
-            b.lesion = torch.where(weight > 0.5, 0.0, b.lesion)
+            self._displace(b, weight, blood)
 
     def _domes(self, b: Batch) -> None:
         """Let a dome of the diaphragm rise into a lung: an island of tissue with lung on all sides, and no lung.
@@ -276,8 +272,7 @@ class Randomiser:
         where a slice is seen alone.
         """
         n = len(b.hu)
-        column = torch.arange(b.size).float()[None, None, None, :]
-        line = torch.arange(b.size).float()[None, None, :, None]
+        line, column = b.pixels
         apart = self.each(2.5, 12, n) * torch.tensor([1.0, 0.0, -1.0])[None, :, None, None]  # the first slice is lowest
         for side in (1.0, 2.0):
             lung = (b.side == side).float()
@@ -297,9 +292,31 @@ class Randomiser:
             organ = organ + self.grain(b) * self.each(0, 8, n)
             gas = (height > self.each(4, 12, n)) & (down < self.each(-15, 10, n)) & (self.chance(0.2, n) > 0)
             organ = torch.where(gas, -1000.0, organ)
-            b.hu = b.hu + weight * (organ - b.hu)
-            b.side = torch.where(weight > 0.5, 0.0, b.side)
-            b.lesion = torch.where(weight > 0.5, 0.0, b.lesion)
+            self._displace(b, weight, organ)
+
+    def _inner_edge(self, lung: Tensor, sign: float, low: float, high: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Find where lungs (B, H, W) end towards the middle, on a line between two shares of their height.
+
+        Returns:
+            Column, line, and whether there is lung on that line, each (B, 1, 1, 1). `sign` is 1 where the middle lies
+            to the left of the lung in the picture, -1 where it lies to the right.
+        """
+        n, size = lung.shape[:2]
+        rows = lung.amax(2)
+        first = rows.argmax(1).float()
+        last = size - 1 - rows.flip(1).argmax(1).float()
+        y = (first + (last - first) * self.uniform(low, high, n)).round().long().clamp(0, size - 1)
+        across = lung[torch.arange(n), y] if sign > 0 else lung[torch.arange(n), y].flip(1)
+        edge = across.argmax(1).float()
+        edge = edge if sign > 0 else size - 1 - edge
+        column, line, there = (t[:, None, None, None] for t in (edge, y.float(), across.amax(1) > 0))
+        return column, line, there
+
+    def _displace(self, b: Batch, weight: Tensor, tissue: Tensor) -> None:
+        """Put tissue where lung was, as far as a weight 0..1 says; half of it and more is no lung and no lesion."""
+        b.hu = b.hu + weight * (tissue - b.hu)
+        b.side = torch.where(weight > 0.5, 0.0, b.side)
+        b.lesion = torch.where(weight > 0.5, 0.0, b.lesion)
 
     # ------------------------------------------------------------------ between the lungs
 
@@ -314,27 +331,20 @@ class Randomiser:
     def _hilum(self, b: Batch) -> None:
         """Let vessels and nodes as wide as real ones run from the middle into the lungs: no disease, first no lung."""
         n = len(b.hu)
-        column = torch.arange(b.size).float()[None, None, None, :]
-        line = torch.arange(b.size).float()[None, None, :, None]
+        line, column = b.pixels
         for side, sign in ((2.0, 1.0), (1.0, -1.0)):
             lung = (b.side[:, 1] == side).float()
-            rows = lung.amax(2)
-            first = rows.argmax(1).float()
-            last = b.size - 1 - rows.flip(1).argmax(1).float()
             blood = self.each(20, 65, n) + self.each(0, 250, n) * self.chance(0.3, n)
             for _ in range(3):
-                y = (first + (last - first) * self.uniform(0.35, 0.8, n)).round().long().clamp(0, b.size - 1)
-                across = lung[torch.arange(n), y] if sign > 0 else lung[torch.arange(n), y].flip(1)
-                edge = across.argmax(1).float()
-                edge = edge if sign > 0 else b.size - 1 - edge
-                start_x, start_y = (t.float()[:, None, None, None] for t in (edge - sign, y))
+                edge, start_y, there = self._inner_edge(lung, sign, 0.35, 0.8)
+                start_x = edge - sign
                 turn, length = self.each(-1.1, 1.1, n), self.each(8, 45, n) / PIXEL_MM
                 step_x, step_y = sign * turn.cos(), turn.sin()
                 along = ((column - start_x) * step_x + (line - start_y) * step_y).clamp(min=0)
                 along = torch.minimum(along, length)
                 away = ((column - start_x - along * step_x) ** 2 + (line - start_y - along * step_y) ** 2).sqrt()
                 radius = self.each(4, 11, n) / PIXEL_MM * (1 - 0.5 * along / length)
-                weight = (0.5 - (away - radius).clamp(-0.5, 0.5)) * (across.amax(1)[:, None, None, None] > 0)
+                weight = (0.5 - (away - radius).clamp(-0.5, 0.5)) * there
                 weight = weight * self.chance(0.7, n) * (b.side == side) * (b.lesion == 0)
                 b.hu = b.hu + weight * (blood - b.hu)
                 b.side = torch.where((weight > 0.5) & (along < 0.5 * length), 0.0, b.side)
@@ -391,8 +401,7 @@ class Randomiser:
 
     def _arms(self, b: Batch) -> None:
         n = len(b.hu)
-        column = torch.arange(b.size).float()[None, None, None, :]
-        line = torch.arange(b.size).float()[None, None, :, None]
+        line, column = b.pixels
         wide = (b.hu > -350).float().amax((1, 2), keepdim=True)
         first = wide.argmax(-1, keepdim=True).float()
         last = b.size - 1 - wide.flip(-1).argmax(-1, keepdim=True).float()
@@ -408,8 +417,7 @@ class Randomiser:
     def _table(self, b: Batch) -> None:
         """Lay a table or a blanket behind the body, with foam on it or without."""
         n = len(b.hu)
-        column = torch.arange(b.size).float()[None, None, None, :]
-        line = torch.arange(b.size).float()[None, None, :, None]
+        line, column = b.pixels
         tall = (b.hu > -350).float().amax((1, 3), keepdim=True)
         back = b.size - 1 - tall.flip(2).argmax(2, keepdim=True).float()
         bow = self.each(-0.006, 0.012, n) * (column - b.size * self.each(0.4, 0.6, n)) ** 2
@@ -440,10 +448,8 @@ class Randomiser:
         hu = hu * self.each(0.97, 1.03, n) + self.each(-25, 25, n)
         hu = torch.where(self.chance(0.15, n) > 0, hu.clamp(-1000, 400), hu)
         # Where the picture ends: a frame or a circle of zeros, of air, of anything.
-        column = torch.linspace(-1, 1, size)[None, None, None, :]
-        row = torch.linspace(-1, 1, size)[None, None, :, None]
         middle = self.uniform(-0.15, 0.15, n, 2)[:, :, None, None]
-        x, y = column - middle[:, :1], row - middle[:, 1:]
+        x, y = b.column - middle[:, :1], b.row - middle[:, 1:]
         box = (x.abs() > self.each(0.55, 1.1, n)) | (y.abs() > self.each(0.5, 1.1, n))
         circle = (x**2 + y**2).sqrt() > self.each(0.7, 1.2, n)
         ends = torch.where(self.chance(0.5, n) > 0, box, circle).float() * self.chance(0.35, n)
