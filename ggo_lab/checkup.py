@@ -29,9 +29,9 @@ def checkup() -> Iterator[str]:
     yield f"settings: {', '.join(f'{name}={os.environ[name]}' for name in _SETTINGS if name in os.environ) or 'none'}"
     yield f"cache: {cache_folder()}, {_state_of(cache_folder())}"
     hub = Path(torch.hub.get_dir()) / "checkpoints"
-    there = sorted(file.name for file in hub.glob("*.pth")) if hub.is_dir() else []
+    weight_files = sorted(file.name for file in hub.glob("*.pth")) if hub.is_dir() else []
     none = "none; downloaded on first use, else networks begin from random weights, and say so"
-    yield f"ImageNet weights in {hub}: {', '.join(there) or none}"
+    yield f"ImageNet weights in {hub}: {', '.join(weight_files) or none}"
     yield f"weights that come with the package: {', '.join(PHANTOM_WEIGHTS) or 'none'}; networks: {len(BACKBONES)}"
 
 

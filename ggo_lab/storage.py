@@ -83,7 +83,7 @@ def check_output(path: str | Path, kind: Kind | None, inputs: Iterable[str | Pat
     """
     path = _allowed(path, kind, inputs, force)
     with writing_to(path):
-        folder = next(each for each in _target(path).parents if os.path.lexists(each))
+        folder = next(parent for parent in _target(path).parents if os.path.lexists(parent))
         # Asking for permissions is not enough: a disk may be read-only, and an administrator may everything.
         with tempfile.TemporaryFile(dir=folder, prefix=_UNFINISHED):
             pass
@@ -126,7 +126,7 @@ def _target(path: Path) -> Path:
 
 def _check_names(target: Path) -> None:
     """Raise the OSError that names too long for the disk end in; before the folders around them are made."""
-    folder = next(each for each in (target, *target.parents) if os.path.lexists(each))  # "/" has no parent
+    folder = next(parent for parent in (target, *target.parents) if os.path.lexists(parent))  # "/" has no parent
     if not hasattr(os, "pathconf"):  # Windows finds out when it writes
         return
     longest_name, longest_path = (os.pathconf(folder, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX"))
@@ -191,7 +191,7 @@ def write_whole(
         path = _target(path)
         try:
             # One by one: pathlib's way calls itself for each, too often for a thousand.
-            for folder in reversed([each for each in path.parents if not each.exists()]):
+            for folder in reversed([parent for parent in path.parents if not parent.exists()]):
                 folder.mkdir(exist_ok=True)
                 made.append(folder)
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)

@@ -43,10 +43,10 @@ class SliceReader(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return float (B, C, features + 1): what was seen, and in the last column 1, or 0s for an empty slice."""
-        there = not_empty(images[:, :, 0])
-        seen = self.cnn(images[there])
-        read = seen.new_zeros(*there.shape, self.features + 1)
-        read[there] = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
+        not_empty_slices = not_empty(images[:, :, 0])
+        features = self.cnn(images[not_empty_slices])
+        read = features.new_zeros(*not_empty_slices.shape, self.features + 1)
+        read[not_empty_slices] = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
         return read
 
 
@@ -73,6 +73,6 @@ class GruGrader(nn.Module):
 def not_empty(images: Tensor) -> Tensor:
     """Mark the slices of images (B, C, H, W) that hold anything to see, bool (B, C); of an empty scan, the first."""
     grey = images.flatten(2)
-    there = grey.amax(2) > grey.amin(2)
-    there[:, 0] = True
-    return there
+    holds_image = grey.amax(2) > grey.amin(2)
+    holds_image[:, 0] = True
+    return holds_image

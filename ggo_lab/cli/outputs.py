@@ -47,7 +47,7 @@ class Output:
 
 def check_different(outputs: dict[str, str | None]) -> None:
     """Raise ChoiceError where two outputs, by flag, are one file."""
-    seen: dict[str, str] = {}
+    flag_of: dict[str, str] = {}
     for flag, text in outputs.items():
-        if text is not None and (other := seen.setdefault(os.path.realpath(home_filled_in(text)), flag)) != flag:
+        if text is not None and (other := flag_of.setdefault(os.path.realpath(home_filled_in(text)), flag)) != flag:
             raise ChoiceError(f"{text}: both {other} and {flag} would be written there; give two names.", text)

@@ -54,12 +54,12 @@ def mosmed(folder: str | Path) -> Cohort:
     unknown: list[str] = []
     for study, path in studies.items():
         places = [match.group(1) for part in path.parts if (match := _CATEGORY.match(part))]
-        told = {*places[-1:], *registered.get(study, "")}
-        if len(told) == 1:
-            category = int(told.pop())
+        categories = {*places[-1:], *registered.get(study, "")}
+        if len(categories) == 1:
+            category = int(categories.pop())
             rows.append((study, category, f"CT-{category}", str(path), masks.get(study, pd.NA)))
         else:
-            (torn if told else unknown).append(study)
+            (torn if categories else unknown).append(study)
     if not rows:
         raise CohortError(
             f"{root}: none of its {len(studies)} studies has a category; keep the folders CT-0 to CT-4.", root
@@ -147,21 +147,21 @@ def stoic(folder: str | Path) -> Cohort:
             "that holds both data/mha and metadata.",
             root,
         )
-    told, renames = renamed(
+    outcomes, renames = renamed(
         read_table(reference), {"PatientID": ("patient", "id"), "probCOVID": (), "probSevere": ()}, reference
     )
-    if not {"PatientID", "probCOVID", "probSevere"} <= set(told.columns):
+    if not {"PatientID", "probCOVID", "probSevere"} <= set(outcomes.columns):
         raise CohortError(
-            f"{reference}: needs the columns PatientID, probCOVID and probSevere; found {list(told.columns)}.",
+            f"{reference}: needs the columns PatientID, probCOVID and probSevere; found {list(outcomes.columns)}.",
             reference,
         )
-    told["name"] = told["PatientID"].astype("string")
-    told = told.drop_duplicates("name").set_index("name")
+    outcomes["name"] = outcomes["PatientID"].astype("string")
+    outcomes = outcomes.drop_duplicates("name").set_index("name")
     table = pd.DataFrame({"name": list(scans), "path": [str(path) for path in scans.values()]})
     for column, theirs in (("covid", "probCOVID"), ("severe", "probSevere")):
-        table[column] = table["name"].map(_probability(told[theirs])).round().astype("Int64")
-    absent = [name for name in told.index if name not in scans]
-    unnamed = table.loc[~table["name"].isin(told.index), "name"]
+        table[column] = table["name"].map(_probability(outcomes[theirs])).round().astype("Int64")
+    absent = [name for name in outcomes.index if name not in scans]
+    unnamed = table.loc[~table["name"].isin(outcomes.index), "name"]
     odd = table.loc[((table["severe"] == 1) & (table["covid"] == 0)).fillna(False), "name"]
     findings = [
         _counted("scans", (len(scans),), (_STOIC_PATIENTS,), "all"),
@@ -203,15 +203,19 @@ def _mosmed_registry(root: Path) -> dict[str, str]:
         raise CohortError(f"{path}: needs the columns study_file and category; found {few(table.columns)}.", path)
     registered = {}
     for file, category in zip(table["study_file"].astype(str), table["category"].astype(str), strict=True):
-        study, told = _STUDY.match(file.replace("\\", "/").rsplit("/", 1)[-1]), _CATEGORY.match(category.strip())
-        if study and told:
-            registered[study.group(1).lower()] = told.group(1)
+        study, graded = _STUDY.match(file.replace("\\", "/").rsplit("/", 1)[-1]), _CATEGORY.match(category.strip())
+        if study and graded:
+            registered[study.group(1).lower()] = graded.group(1)
     return registered
 
 
 def _counted(what: str, counts: tuple[int, ...], published: tuple[int, ...], order: str) -> Finding:
     """Say how many there are, and whether as many were published."""
-    here, there = ("/".join(map(str, n)) for n in (counts, published))
+    counts_text, published_text = ("/".join(map(str, n)) for n in (counts, published))
     if counts == published:
-        return Finding("fine", "found", f"{sum(counts)} {what} ({order}: {here}), as published.")
-    return Finding("look", "found", f"{sum(counts)} {what} ({order}: {here}); published: {sum(published)} ({there}).")
+        return Finding("fine", "found", f"{sum(counts)} {what} ({order}: {counts_text}), as published.")
+    return Finding(
+        "look",
+        "found",
+        f"{sum(counts)} {what} ({order}: {counts_text}); published: {sum(published)} ({published_text}).",
+    )

@@ -223,12 +223,12 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[Path]]]:
     Yields:
         A folder, the names of its folders (drop those that shall not be entered), and its files.
     """
-    seen = set()
+    visited = set()
     for folder, folders, names in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:  # a link to where we have been
+        if (real := os.path.realpath(folder)) in visited:  # a link to where we have been
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(folder), folders, [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
 
@@ -276,14 +276,14 @@ def bears_dicom_mark(file: Path) -> bool:
 def _patients(scans: list[Path], names: list[str]) -> tuple[list[str], Finding]:
     """The patient of each scan: DICOM's ID where every DICOM scan has one and they are not all the same."""
     ids = [_dicom_patient(path) for path in scans]
-    told = {patient for patient in ids if patient}
-    if len(told) < 2:
+    known = {patient for patient in ids if patient}
+    if len(known) < 2:
         return names, Finding(
             "look", "patients", "The files do not tell patients apart: each scan counts as a patient of its own."
         )
     unknown = [name for name, patient in zip(names, ids, strict=True) if not patient]
     patients = [patient or name for name, patient in zip(names, ids, strict=True)]
-    words = f"{len(told)} patients by DICOM's patient ID"
+    words = f"{len(known)} patients by DICOM's patient ID"
     words += f"; {len(unknown)} scans without one count as patients of their own." if unknown else "."
     return patients, Finding("look" if unknown else "fine", "patients", words, tuple(unknown))
 
@@ -317,15 +317,15 @@ def _identify_path(row: dict) -> str:
     return json.dumps([str(path), entries])
 
 
-def _stats(folder: Path, seen: set[str]) -> Iterator[tuple[str, int, int]]:
+def _stats(folder: Path, visited: set[str]) -> Iterator[tuple[str, int, int]]:
     """Name, size and time of every file at any depth, with one look at each; no folder is entered twice."""
-    if (real := os.path.realpath(folder)) in seen:
+    if (real := os.path.realpath(folder)) in visited:
         return
-    seen.add(real)
+    visited.add(real)
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield from _stats(Path(entry.path), seen)
+                yield from _stats(Path(entry.path), visited)
             else:
                 yield entry.path, *_size_and_time(entry)
 

@@ -77,14 +77,14 @@ def phantom_cohort(
     without = well + controls
     involvement = np.concatenate([involvement[order], np.zeros(without)])
     patient = np.concatenate([patient[order], patient.max(initial=-1) + 1 + np.arange(without)])
-    seen = involvement + reader_noise * np.random.default_rng([seed, 2]).standard_normal(len(involvement))
-    seen = np.where(involvement > 0, np.clip(seen, _LEAST_INVOLVEMENT, 1), 0)
+    as_read = involvement + reader_noise * np.random.default_rng([seed, 2]).standard_normal(len(involvement))
+    as_read = np.where(involvement > 0, np.clip(as_read, _LEAST_INVOLVEMENT, 1), 0)
     seeds = seed * 100_000 + np.arange(n + controls)
     table = pd.DataFrame(
         {
             "name": [f"phantom-{seed}-{i:04d}" for i in range(n + controls)],
             "patient": [f"patient-{seed}-{p:04d}" for p in patient],
-            "label": pd.array([task.label_from_involvement(value) for value in seen], "Int64"),
+            "label": pd.array([task.label_from_involvement(value) for value in as_read], "Int64"),
             "split": pd.NA,
             "true_label": pd.array([task.label_from_involvement(value) for value in involvement], "Int64"),
             "involvement": involvement,

@@ -114,9 +114,9 @@ def _pictures(figure: Figure, box: Bbox, shape: tuple[int, ...]) -> Iterator[tup
             values = image.get_array()
             if values is None or (values.ndim < 3 and np.mean(image.get_cmap()(0.0)[:3]) > 0.5):
                 continue  # shades on white paper, such as those of a table, are part of the chart
-            seen = Bbox.intersection(image.get_window_extent(), axes.bbox)
-            if seen is not None:
-                at = seen.transformed(figure.dpi_scale_trans.inverted())
+            visible = Bbox.intersection(image.get_window_extent(), axes.bbox)
+            if visible is not None:
+                at = visible.transformed(figure.dpi_scale_trans.inverted())
                 top, bottom = (shape[0] * (box.y1 - y) / box.height for y in (at.y1, at.y0))
                 left, right = (shape[1] * (x - box.x0) / box.width for x in (at.x0, at.x1))
                 yield max(0, ceil(top)), floor(bottom), max(0, ceil(left)), floor(right)

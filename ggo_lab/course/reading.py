@@ -50,9 +50,9 @@ def _beside_baselines(report: Report) -> str:
 
 def _classes(report: Report) -> list[str]:
     counts = report.confusion.to_numpy()
-    there, found, said = counts.sum(axis=1), np.diag(counts), counts.sum(axis=0)
+    true, right, predicted = counts.sum(axis=1), np.diag(counts), counts.sum(axis=0)
     names = np.array(report.task.names)
-    missed, unsaid = names[(there > 0) & (found == 0)], names[(there > 0) & (said == 0)]
+    missed, unsaid = names[(true > 0) & (right == 0)], names[(true > 0) & (predicted == 0)]
     sentences = [f"Never recognised: {', '.join(missed)}."] if len(missed) else []
     if len(unsaid):
         sentences.append(f"Never answered at all: {', '.join(unsaid)}.")

@@ -106,9 +106,9 @@ def compare(
     rows, resampled = {}, {}
     for name, judged in predictions.items():
         weights = add_pseudo_counts(drawn, pseudo, first.task, rng)
-        each = np.array([resample(run, weights, measure) for run in judged])
+        by_run = np.array([resample(run, weights, measure) for run in judged])
         chosen = rng.integers(len(judged), size=(max(1, len(judged) - 1), draws))
-        resampled[name] = each[chosen, np.arange(draws)].mean(axis=0)
+        resampled[name] = by_run[chosen, np.arange(draws)].mean(axis=0)
         values = [float(report.scores.loc[measure, "value"]) for report in seeds[name]]
         spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
         rows[name] = (np.mean(values), *percentile_interval(resampled[name]), len(values), spread)

@@ -74,8 +74,8 @@ def doubts_about(scan: Scan, right: np.ndarray, left: np.ndarray) -> tuple[str, 
         found.append(f"{share:.0%} of the lungs' outline lies at the edge of the picture: a part of them is cut off.")
     if height >= _WHOLE_MM and not _sees_airway(lungs, coarse):
         found.append("No windpipe or main bronchi were seen between the lungs: is this a chest, and the right way up?")
-    seen = np.flatnonzero(area)
-    lungs_mm = (seen[-1] - seen[0] + 1) * coarse.spacing[0]
+    slices_with_lung = np.flatnonzero(area)
+    lungs_mm = (slices_with_lung[-1] - slices_with_lung[0] + 1) * coarse.spacing[0]
     if lungs_mm < _JUDGED_MM:
         where = "in one slice" if len(scan.hu) == 1 else f"over {lungs_mm:.0f} mm"
         found.append(f"Lung is seen {where} only: volume, breath and which way up the chest is cannot be judged.")

@@ -58,8 +58,8 @@ def checked_names(name: str, value: str | Iterable[str] | None, choices: Iterabl
     if value is None:
         return None
     names = (value,) if isinstance(value, str) else tuple(value)
-    for each in names:
-        check_choice(name, each, choices)
+    for one_name in names:
+        check_choice(name, one_name, choices)
     return names
 
 

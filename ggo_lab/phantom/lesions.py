@@ -89,14 +89,14 @@ def sample_disease(
     chance = rng.random()
     drawn = "single" if chance < single else "diffuse" if chance > 1 - diffuse else "multifocal"
     chances = dict(zip(PATTERNS, rng.random(len(PATTERNS)), strict=True))
-    seen = [
+    drawn_patterns = [
         name for name, chance in chances.items() if chance < np.interp(involvement, _AT_INVOLVEMENT, PATTERNS[name])
     ]
-    if "consolidation" not in seen and "air_bronchogram" in seen:
-        seen.remove("air_bronchogram")  # there is no bronchogram without airless lung around it
+    if "consolidation" not in drawn_patterns and "air_bronchogram" in drawn_patterns:
+        drawn_patterns.remove("air_bronchogram")  # there is no bronchogram without airless lung around it
     return Disease(
         distribution=distribution or drawn,
-        patterns=tuple(seen) if patterns is None else tuple(patterns),
+        patterns=tuple(drawn_patterns) if patterns is None else tuple(patterns),
         peripheral_preference=float(np.clip(rng.normal(0.95, 0.8), -1.2, 2.6)),
         basal_preference=float(rng.normal(0.6, 0.3)),
         posterior_preference=float(rng.normal(0.7, 0.3)),
@@ -262,8 +262,8 @@ def _liking(
         place, by_lobe, lobules = 0.5 * place, 0.5 * by_lobe, 1.6 * lobules
     elif disease.distribution == "single":
         centre = _highest(place + upper, anatomy, 4.0)
-        away = np.sqrt(sum((axis - c) ** 2 for axis, c in zip((z, y, x), centre, strict=True)))
-        place, upper, lower = 0.25 * place - away / _FOCUS_FALL_MM, 0.4 * upper, 0.4 * lower
+        distance_mm = np.sqrt(sum((axis - c) ** 2 for axis, c in zip((z, y, x), centre, strict=True)))
+        place, upper, lower = 0.25 * place - distance_mm / _FOCUS_FALL_MM, 0.4 * upper, 0.4 * lower
 
     field = grid.sample(coarse, (place + upper).astype(np.float32), box)
     below = grid.sample(coarse, (place + lower).astype(np.float32), box)

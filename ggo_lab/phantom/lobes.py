@@ -67,9 +67,9 @@ def _draw_sheet(hu: np.ndarray, grid: Grid, pleura: np.ndarray, height: np.ndarr
     nearest = np.rint((height - grid.origin[0]) / grid.spacing[0]).astype(int)
     reach = int(np.ceil((slab + tall).max() / 2 / grid.spacing[0]))
     for z in (nearest + step for step in range(-reach, reach + 1)):
-        away = np.abs(grid.origin[0] + grid.spacing[0] * z - height)
-        share = np.clip((slab + tall) / 2 - away, 0, np.minimum(slab, tall)) / slab
-        seen = (share > 0) & (z >= 0) & (z < grid.shape[0])
-        place = z[seen], row[seen], column[seen]
-        share = (share[seen] * visible[seen] * (pleura[place] > 0.99)).astype(np.float32)
+        distance_mm = np.abs(grid.origin[0] + grid.spacing[0] * z - height)
+        share = np.clip((slab + tall) / 2 - distance_mm, 0, np.minimum(slab, tall)) / slab
+        in_slice = (share > 0) & (z >= 0) & (z < grid.shape[0])
+        place = z[in_slice], row[in_slice], column[in_slice]
+        share = (share[in_slice] * visible[in_slice] * (pleura[place] > 0.99)).astype(np.float32)
         hu[place] += share * (_FISSURE_HU - hu[place])

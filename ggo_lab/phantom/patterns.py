@@ -60,7 +60,7 @@ def reversed_halo(
     # A little uneven, for no lesion is a ball.
     angle = np.arctan2(y[:, None] - centre[1], x[None, :] - centre[2], dtype=np.float64)
     uneven = (1 + 0.12 * sin(2 * angle + centre[0]) + 0.08 * sin(3 * angle + centre[1])).astype(np.float32)
-    away = (z[:, None, None] - centre[0]) ** 2 + (y[:, None] - centre[1]) ** 2 + (x - centre[2]) ** 2
-    inward = 1 - np.sqrt(away) / (np.float32(radius_mm) * uneven)  # 1 in the centre, 0 on the surface
+    squared_mm = (z[:, None, None] - centre[0]) ** 2 + (y[:, None] - centre[1]) ** 2 + (x - centre[2]) ** 2
+    inward = 1 - np.sqrt(squared_mm) / (np.float32(radius_mm) * uneven)  # 1 in the centre, 0 on the surface
     core = np.clip((inward - _RING_SHARE) / 0.08, 0, 1)
     return np.clip(inward / 0.08, 0, 1) * (1 - core), core

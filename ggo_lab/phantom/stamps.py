@@ -129,8 +129,8 @@ class _Canvas:
         strides = np.array([self.levels.shape[1] * self.levels.shape[2], self.levels.shape[2], 1])
         cells = np.stack([offsets[0][z], offsets[1][y], offsets[2][x]], 1) @ strides
         where = cells[:, None] + nearest @ strides
-        seen = np.flatnonzero(level > 0)
-        np.maximum.at(self.levels.reshape(-1), where.reshape(-1)[seen], level.reshape(-1)[seen])
+        touched = np.flatnonzero(level > 0)
+        np.maximum.at(self.levels.reshape(-1), where.reshape(-1)[touched], level.reshape(-1)[touched])
 
     def average(self, *tables: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Average each slice's thin slices.
@@ -144,8 +144,8 @@ class _Canvas:
         grid, thin = self.grid, self.thin
         step = grid.spacing[0] / thin
         offsets = np.arange(-8 * thin, 9 * thin)  # of thin slices from a slice's first, enough for any overlap
-        away = np.abs(offsets - (thin - 1) / 2) * step
-        offsets = offsets[away <= max(grid.slice_mm / 2 - 0.01 * step, away.min() + 1e-6)]
+        distance_mm = np.abs(offsets - (thin - 1) / 2) * step
+        offsets = offsets[distance_mm <= max(grid.slice_mm / 2 - 0.01 * step, distance_mm.min() + 1e-6)]
         inner = self.levels[:, self.margin[1] : -self.margin[1], self.margin[2] : -self.margin[2]]
         last = grid.shape[0] * thin - 1
         rows = self.margin[0] + np.clip(thin * np.arange(grid.shape[0])[:, None] + offsets, 0, last)

@@ -70,9 +70,9 @@ def grow_trees(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Ge
         tree = grow_tree(roots["artery"], chosen[arterial], chosen_lobes[arterial], 0.66, rng)
         blood.append(tree)
         points, lumen = _beside(*tree, roots["airway"], anatomy)
-        seen = lumen > _AIRWAY_VISIBLE_MM
-        air.append((points[seen], lumen[seen]))
-        fine.append((points[~seen], lumen[~seen]))
+        visible = lumen > _AIRWAY_VISIBLE_MM
+        air.append((points[visible], lumen[visible]))
+        fine.append((points[~visible], lumen[~visible]))
         blood.append(grow_tree(roots["vein"], chosen[venous], chosen_lobes[venous], 0.62, rng))
 
     points, radii = (np.concatenate(parts) for parts in zip(*blood, strict=True))
@@ -172,8 +172,8 @@ def _beside(
     Returns:
         points (N, 3) and radii (N,) of its lumen, mm.
     """
-    seen = _LUMEN_TO_ARTERY * radii > _BRONCHIOLE_MM
-    artery, points = radii[seen], points[seen]
+    visible = _LUMEN_TO_ARTERY * radii > _BRONCHIOLE_MM
+    artery, points = radii[visible], points[visible]
     lumen = _LUMEN_TO_ARTERY * artery
     side = np.sign(entrance[0])
     beside = points + (artery + lumen + 0.8)[:, None] * np.array([[-0.35 * side, 0.75, -0.5]])

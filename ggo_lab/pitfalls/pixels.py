@@ -78,15 +78,15 @@ def find_telling_pixel(train: ImageSet, judged: ImageSet, seed: int = 0) -> Verd
         CohortError: fewer than two classes in one of them, or unknown ones.
     """
     _check_labels(train, judged)
-    learnt, seen = (np.asarray(images.pixels).reshape(len(images), -1) for images in (train, judged))
+    train_pixels, judged_pixels = (np.asarray(images.pixels).reshape(len(images), -1) for images in (train, judged))
     grades = np.unique(train.labels)
-    means = np.stack([learnt[train.labels == index].mean(axis=0) for index in grades])
-    recall = np.zeros(learnt.shape[1])
+    means = np.stack([train_pixels[train.labels == index].mean(axis=0) for index in grades])
+    recall = np.zeros(train_pixels.shape[1])
     for index in grades:
-        said = np.abs(learnt[train.labels == index, None] - means).argmin(axis=1)
+        said = np.abs(train_pixels[train.labels == index, None] - means).argmin(axis=1)
         recall += (grades[said] == index).mean(axis=0) / len(grades)
     best = int(recall.argmax())
-    said = grades[np.abs(seen[:, best, None] - means[:, best]).argmin(axis=1)]
+    said = grades[np.abs(judged_pixels[:, best, None] - means[:, best]).argmin(axis=1)]
     chance = beside_chance(judged.labels, said, seed)
     channel, row, column = np.unravel_index(best, train.pixels.shape[1:])
     return Verdict(

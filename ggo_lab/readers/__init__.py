@@ -252,18 +252,18 @@ def _left_out(count: int, kind: str) -> list[str]:
     return [f"{count} files that are not {kind} were left out."] if count else []
 
 
-def _files_in(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+def _files_in(folder: str, visited: set[tuple[int, int]]) -> Iterator[str]:
     """Every file at any depth that is not hidden; links are followed, and no folder is entered twice."""
     found = os.stat(folder)
-    if (found.st_dev, found.st_ino) in seen:
+    if (found.st_dev, found.st_ino) in visited:
         return
-    seen.add((found.st_dev, found.st_ino))
+    visited.add((found.st_dev, found.st_ino))
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _files_in(entry.path, seen)
+                yield from _files_in(entry.path, visited)
             elif entry.is_file() and entry.name.lower() != _DICOM_INDEX:
                 yield entry.path
 

@@ -118,8 +118,8 @@ def _choose(frames: list[Frame], path: Path, series: str | None) -> tuple[list[F
     rest = [f for f in frames if f.series == chosen[0].series and id(f) not in taken]
     if rest:
         reasons = Counter(_why_not(frame, chosen[0]) for frame in rest)
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        notes.append(f"{len(rest)} pictures of the same series were left out: {told}.")
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        notes.append(f"{len(rest)} pictures of the same series were left out: {why}.")
     if not chosen[0].modality:
         notes.append("The files do not name their modality; CT was assumed.")
     return chosen, notes
@@ -183,8 +183,8 @@ def _listed(frames: list[Frame]) -> str:
     """The series of these frames in words."""
     slices = Counter(frame.series for frame in frames)
     description = {frame.series: frame.description for frame in frames}
-    told = [f"{description[uid] or uid or 'no name'!r} ({count} slices)" for uid, count in slices.most_common(6)]
-    return ", ".join(told) + (", ..." if len(slices) > 6 else "")
+    series = [f"{description[uid] or uid or 'no name'!r} ({count} slices)" for uid, count in slices.most_common(6)]
+    return ", ".join(series) + (", ..." if len(slices) > 6 else "")
 
 
 def _kinds(frames: list[Frame]) -> str:
@@ -200,7 +200,7 @@ def _stored(frames: list[Frame], path: Path, notes: list[str]) -> Stored:
     pixels = frames[0].pixels
     shape = (len(frames), pixels.rows, pixels.columns)
     files = {frame.path: frame.pixels for frame in frames}
-    packed = any(each.is_packed or each.offset is None for each in files.values())
+    packed = any(picture.is_packed or picture.offset is None for picture in files.values())
     check_size(shape, pixels.allocated // 8, sum(file.stat().st_size for file in files), packed, path)
 
     def planes(wanted: Sequence[int]) -> Iterator[np.ndarray | None]:

@@ -247,10 +247,10 @@ def _pixels(header: Dataset, offset: int | None, path: Path) -> Pixels:
         raise Unreadable("damaged, or of a kind that is not known here")
     if pixels.frames > _MOST_FRAMES:
         raise Unreadable(f"of {pixels.frames} frames, more than any CT has")
-    there = os.stat(path).st_size - (offset or 0)
+    stored_bytes = os.stat(path).st_size - (offset or 0)
     # Each packed picture has a mark of 8 bytes; deflated pictures shrink no further than 1032 : 1.
     least = 8 * pixels.frames if pixels.is_packed else pixels.frames * pixels.frame_bytes // (1 if offset else 1032)
-    if there < least:
+    if stored_bytes < least:
         raise Unreadable("truncated")
     return pixels
 

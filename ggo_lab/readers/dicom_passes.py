@@ -76,8 +76,8 @@ def one_pass(frames: list[Frame], path: Path, notes: list[str]) -> list[Frame]:
     between each other.
     """
     clash = _clash(frames)
-    for name, told in [*((name, _by(name)) for name in frames[0].traits), ("order of Instance Numbers", _runs)]:
-        groups = told(frames)
+    for name, group in [*((name, _by(name)) for name in frames[0].traits), ("order of Instance Numbers", _runs)]:
+        groups = group(frames)
         passes = [part for part in groups.values() if len(part) >= _LEAST_OF_A_PASS and _clash(part) is None]
         if len(groups) < 2 or not passes:
             continue
@@ -86,7 +86,7 @@ def one_pass(frames: list[Frame], path: Path, notes: list[str]) -> list[Frame]:
             continue
         chosen = _continued(passes[0], passes[1:])
         # Half a volume must not pass for a whole one, and numbers of instances often say nothing.
-        if np.ptp(along(chosen)) < (0.9 if told is _runs else 0.5) * np.ptp(along(frames)):
+        if np.ptp(along(chosen)) < (0.9 if group is _runs else 0.5) * np.ptp(along(frames)):
             continue
         which = next(value for value, part in groups.items() if part is passes[0])
         notes.append(
@@ -127,7 +127,7 @@ def _runs(frames: list[Frame]) -> dict[str, list[Frame]]:
     place = dict(zip(map(id, frames), along(frames), strict=True))
     runs: list[list[Frame]] = []
     way = 0.0
-    for frame in sorted(frames, key=lambda each: each.order):
+    for frame in sorted(frames, key=lambda one: one.order):
         step = place[id(frame)] - place[id(runs[-1][-1])] if runs else 0.0
         if runs and abs(step) >= SAME_PLACE and (len(runs[-1]) == 1 or step * way > 0):
             runs[-1].append(frame)

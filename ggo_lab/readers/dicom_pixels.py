@@ -85,8 +85,8 @@ def _decoded(packed: bytes, pixels: Pixels) -> np.ndarray:
             raise ValueError("another size")
         values = imagecodecs.jpeg2k_decode(packed[begin:])
     else:
-        told, mark = _jpeg_size(packed)
-        if told != (*size, 1):
+        jpeg_size, mark = _jpeg_size(packed)
+        if jpeg_size != (*size, 1):
             raise ValueError("another size")
         values = imagecodecs.jpegls_decode(packed + _JPEG_END) if mark == 0xF7 else _jpeg(packed, mark == 0xC3)
     if values.shape != size:

@@ -116,8 +116,8 @@ def _parsed_numbers(text: str, keyword: str, count: int) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     if len(numbers) != count or not all(abs(number) <= _FARTHEST for number in numbers):
-        told = printable(text[:60])
-        raise Unreadable(f"with a {dictionary_description(keyword)} of {told!r}, not {count} likely number(s)")
+        shown = printable(text[:60])
+        raise Unreadable(f"with a {dictionary_description(keyword)} of {shown!r}, not {count} likely number(s)")
     return numbers
 
 

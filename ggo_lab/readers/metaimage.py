@@ -79,12 +79,13 @@ def _steps(fields: dict[str, str], dimensions: int) -> tuple[np.ndarray, list[st
         # Each row of the matrix is the direction of one axis.
         matrix = np.array(turned.split(), float).reshape(all_dimensions, all_dimensions)
         steps[:dimensions, :dimensions] = matrix[:dimensions, :dimensions].T
-    told = [np.array(fields[name].split(), float)[:dimensions] for name in _SPACINGS if fields.get(name)]
-    if told:
-        steps[:, :dimensions] *= told[0]
-    if len(told) == 2 and not np.allclose(told[0], told[1], rtol=0.01):
+    spacings = [np.array(fields[name].split(), float)[:dimensions] for name in _SPACINGS if fields.get(name)]
+    if spacings:
+        steps[:, :dimensions] *= spacings[0]
+    if len(spacings) == 2 and not np.allclose(spacings[0], spacings[1], rtol=0.01):
         notes.append(
-            f"ElementSpacing is {mm(told[0])} and ElementSize {mm(told[1])}: the former was taken; check the spacing."
+            f"ElementSpacing is {mm(spacings[0])} and ElementSize {mm(spacings[1])}: the former was taken; check the "
+            "spacing."
         )
     if dimensions == 2:
         notes.append("One slice without a thickness; 1 mm was assumed.")

@@ -57,7 +57,7 @@ def open_pictures(
     # By names, for paths take longer to compare. All lie in one folder.
     by_name = {os.path.basename(file): file for file in files}
     names = _slices_of_one_kind(list(by_name), path, notes)
-    sizes, unreadable, seen = _sizes([by_name[name] for name in names], names)
+    sizes, unreadable, bytes_read = _sizes([by_name[name] for name in names], names)
     counted = Counter(sizes.values())
     if not counted:
         file = by_name[names[0]]
@@ -76,8 +76,8 @@ def open_pictures(
     names = [name for name, its in sizes.items() if its == size]
     files = [by_name[name] for name in names]
     # What was read of the files is nearly always enough for what they claim.
-    there = seen if len(files) * size[0] * size[1] < 1000 * seen else sum(map(os.path.getsize, files))
-    check_size((len(files), *size), 1, there, True, path)
+    bytes_there = bytes_read if len(files) * size[0] * size[1] < 1000 * bytes_read else sum(map(os.path.getsize, files))
+    check_size((len(files), *size), 1, bytes_there, True, path)
     if first_slice == "head":
         files.reverse()
         names.reverse()
@@ -142,7 +142,7 @@ def _slices_of_one_kind(names: list[str], path: Path, notes: list[str]) -> list[
     """The pictures that are slices, in natural order; notes on those that are none by their names or kind."""
     stems = {name: name.rpartition(".")[0] for name in names}
     parts = {name: _parts(stem) for name, stem in stems.items()}
-    patterns = {name: tuple(each[::2]) for name, each in parts.items()}  # the name without its numbers
+    patterns = {name: tuple(pieces[::2]) for name, pieces in parts.items()}  # the name without its numbers
     usual, count = Counter(patterns.values()).most_common(1)[0]
     if len(names) > count > _LEAST_ALIKE * len(names):
         stray = [name for name in names if patterns[name] != usual]
@@ -165,7 +165,7 @@ def _slices_of_one_kind(names: list[str], path: Path, notes: list[str]) -> list[
 
 def _sizes(files: list[str], names: list[str]) -> tuple[dict[str, tuple[int, int]], dict[str, str], int]:
     """Rows and columns of each picture by its header, why others have none, and how many bytes were read of them."""
-    sizes, unreadable, seen = {}, {}, 0
+    sizes, unreadable, bytes_read = {}, {}, 0
     for file, name in zip(files, names, strict=True):
         try:
             # The system's own calls: a file object takes as long again to make, and there are hundreds.
@@ -174,9 +174,9 @@ def _sizes(files: list[str], names: list[str]) -> tuple[dict[str, tuple[int, int
                 start = os.read(opened, _HEADER)
             finally:
                 os.close(opened)
-            seen += len(start)
-            if told := _told(start):
-                size = told[:2]
+            bytes_read += len(start)
+            if header := _size_in_header(start):
+                size = header[:2]
             else:
                 with Image.open(file, formats=_DECODERS) as picture:
                     size = picture.size[::-1]
@@ -185,10 +185,10 @@ def _sizes(files: list[str], names: list[str]) -> tuple[dict[str, tuple[int, int
             sizes[name] = size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             unreadable[name] = printable(str(error)) if file not in str(error) else "no JPEG or PNG header"
-    return sizes, unreadable, seen
+    return sizes, unreadable, bytes_read
 
 
-def _told(start: bytes) -> tuple[int, int, int] | None:
+def _size_in_header(start: bytes) -> tuple[int, int, int] | None:
     """Rows, columns and colours in the first bytes of a file, 0 colours where they are left open; None: ask Pillow.
 
     Ten times as fast as it is.

@@ -122,7 +122,7 @@ class OpenedScan:
 
     def _check_whole(self, damaged: list[int], among: int) -> None:
         if damaged:
-            raise ScanError(f"{self.source}: {self._told_of(damaged, among)}; copy them again.", self.source)
+            raise ScanError(f"{self.source}: {self._damage_in_words(damaged, among)}; copy them again.", self.source)
 
     def _nothing_to_see(self) -> ScanError:
         return ScanError(
@@ -141,8 +141,8 @@ class OpenedScan:
         """
         with told_in_one_sentence(self.source):
             hu, damaged = self._hu(range(self.shape[0]))
-        told = [f"{self._told_of(damaged, self.shape[0])}, and left out."] if damaged else []
-        notes = [*self._stored.notes, *self._notes, *told]
+        damage = [f"{self._damage_in_words(damaged, self.shape[0])}, and left out."] if damaged else []
+        notes = [*self._stored.notes, *self._notes, *damage]
         scan = Scan(hu, self.spacing, scan_name(self.source), self._stored.is_hu, None, tuple(notes), self.source)
         return replace(scan, notes=(*notes, *_implausible(scan))) if scan.is_hu else scan
 
@@ -153,7 +153,7 @@ class OpenedScan:
         wanted = sorted(self._grid.plane_of(z) for z in slices) if alone else range(stored.shape[0])
         hu, damaged = _hu_of(stored, wanted, path)
         if 2 * len(damaged) > len(wanted):  # half a chest must not pass for a whole one
-            raise ScanError(f"{path}: {self._told_of(damaged, len(wanted))}; copy them again.", path)
+            raise ScanError(f"{path}: {self._damage_in_words(damaged, len(wanted))}; copy them again.", path)
         hu = np.require(apply_orientation(hu.T, self._grid.orientation).T, requirements=["C", "W"])
         if stored.is_hu:
             check_hu(hu, path)
@@ -163,7 +163,7 @@ class OpenedScan:
             raise self._nothing_to_see()
         return hu, damaged
 
-    def _told_of(self, damaged: list[int], among: int) -> str:
+    def _damage_in_words(self, damaged: list[int], among: int) -> str:
         names = [self._stored.names[k] for k in damaged]
         return (
             f"{len(names)} of {among} slices cannot be decoded, damaged or of an unknown compression: {listed(names)}"
@@ -307,16 +307,16 @@ def _implausible(scan: Scan) -> list[str]:
     if not count:
         return []
     body = parts == np.bincount(parts.ravel())[1:].argmax() + 1
-    told = []
+    unlikely = []
     for name, axis, step, (least, most) in (("wide", 0, x, _LIKELY_WIDTH), ("deep", 1, y, _LIKELY_DEPTH)):
-        seen = np.flatnonzero(body.any(axis=axis))
-        whole = seen[0] > 0 and seen[-1] < body.shape[1 - axis] - 1
-        size = (seen[-1] + 1 - seen[0]) * step
+        extent = np.flatnonzero(body.any(axis=axis))
+        whole = extent[0] > 0 and extent[-1] < body.shape[1 - axis] - 1
+        size = (extent[-1] + 1 - extent[0]) * step
         if size > most or (whole and size < least):
-            told.append(f"{size:.0f} mm {name}")
-    if not told:
+            unlikely.append(f"{size:.0f} mm {name}")
+    if not unlikely:
         return []
-    return [f"The body in the middle slice is {' and '.join(told)}, which no adult's chest is: check the spacing."]
+    return [f"The body in the middle slice is {' and '.join(unlikely)}, which no adult's chest is: check the spacing."]
 
 
 def mm(spacing: Iterable[float]) -> str:

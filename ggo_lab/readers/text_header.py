@@ -65,11 +65,11 @@ def file_beside(path: Path, name: str) -> Path:
 def stored_voxels(header: Header, steps: np.ndarray, notes: list[str], path: Path) -> Stored:
     """Make what the header promises ready to be read, after a look at whether the file can hold it."""
     i, j, k = (*header.size, 1, 1)[:3]
-    there = header.data.stat().st_size
+    file_bytes = header.data.stat().st_size
     # A number as text takes 2 bytes at least, itself and a space.
     bytes_per_voxel = 1 if header.encoding == "text" else header.dtype.itemsize
-    check_size(header.size, bytes_per_voxel, there - max(header.offset, 0), header.encoding == "packed", path)
-    if not 0 <= header.skipped <= (_MOST_SKIPPED if header.encoding == "packed" else there):
+    check_size(header.size, bytes_per_voxel, file_bytes - max(header.offset, 0), header.encoding == "packed", path)
+    if not 0 <= header.skipped <= (_MOST_SKIPPED if header.encoding == "packed" else file_bytes):
         raise ScanError(
             f"{path}: the header says to skip {header.skipped} bytes before the voxels, more than can be there; the "
             "file is damaged, copy it again.",
@@ -80,7 +80,7 @@ def stored_voxels(header: Header, steps: np.ndarray, notes: list[str], path: Pat
     @contextmanager
     def at_voxels() -> Iterator[Stream]:
         with header.data.open("rb") as file, refuse_damaged(path):
-            file.seek(header.offset if header.offset >= 0 else there - size)
+            file.seek(header.offset if header.offset >= 0 else file_bytes - size)
             for _ in range(header.lines):
                 file.readline(_LONGEST_HEADER)
             if header.encoding == "packed":

@@ -35,12 +35,12 @@ def grad_cam(model: Backbone, image: np.ndarray, label: int | None = None) -> np
         ChoiceError: an unknown label.
     """
     model = backbone_of(model)
-    seen: list[Tensor] = []
+    captured: list[Tensor] = []
 
     def watch(_layer: nn.Module, _given: tuple[Tensor], features: Tensor) -> Tensor:
         # Features of frozen layers carry no gradient unless told to. The network goes on with a copy, since a layer
         # that works in place may follow.
-        seen.append(features if features.requires_grad else features.requires_grad_())
+        captured.append(features if features.requires_grad else features.requires_grad_())
         return features.clone()
 
     check_can_learn(model)
@@ -50,8 +50,8 @@ def grad_cam(model: Backbone, image: np.ndarray, label: int | None = None) -> np
             logits = model(batch)
         finally:
             hook.remove()
-        (gradients,) = torch.autograd.grad(logits[0, _index(label, logits)], seen)
-    maps, gradients = (_as_maps(model, batch, part) for part in (seen[0].detach(), gradients))
+        (gradients,) = torch.autograd.grad(logits[0, _index(label, logits)], captured)
+    maps, gradients = (_as_maps(model, batch, part) for part in (captured[0].detach(), gradients))
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     heat = (weights * maps).sum(dim=1, keepdim=True).clamp(min=0)
     heat = interpolate(heat, image.shape[1:], mode="bilinear", align_corners=False)[:, 0]

@@ -21,11 +21,11 @@ def choose_device(choice: str) -> torch.device:
     try:
         return torch.empty(0, device=choice).device
     except (RuntimeError, AssertionError, NotImplementedError):  # AssertionError: a torch without CUDA
-        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        available = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         if torch.backends.mps.is_available():
-            there.append("mps")
+            available.append("mps")
         raise ChoiceError(
-            f'device={choice!r} cannot be used here; this machine has {", ".join(there)}, and "auto" takes '
+            f'device={choice!r} cannot be used here; this machine has {", ".join(available)}, and "auto" takes '
             "CUDA where there is a GPU for it, else the CPU.",
             choice,
         ) from None

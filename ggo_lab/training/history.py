@@ -92,9 +92,9 @@ def history_of(
     device: torch.device,
     interrupted: bool,
     images_at_once: int | None,
-    seen: Tensor | Views,
+    inputs: Tensor | Views,
 ) -> History:
-    """Return the history of a run that has ended, whose batches came of `seen`; see History for the arguments."""
+    """Return the history of a run that has ended, whose batches came of `inputs`; see History for the arguments."""
     return History(
         table=pd.DataFrame(so_far.rows, columns=COLUMNS).assign(best=lambda made: made["epoch"] == so_far.best_epoch),
         best_epoch=so_far.best_epoch,
@@ -103,7 +103,7 @@ def history_of(
         speed=speed,
         device=device_name(device),
         images_at_once=images_at_once,
-        views=len(seen.views) if isinstance(seen, Views) else 0,
+        views=len(inputs.views) if isinstance(inputs, Views) else 0,
     )
 
 
@@ -115,24 +115,24 @@ def progress_bar(config: TrainConfig, shown: bool) -> Iterator[Callable[[Progres
     so far. At the end a line says why it ended and which epoch was kept.
     """
     shown = shown and not rank_and_size()[0]
-    start, told = time.monotonic(), 0
+    start, rows_shown = time.monotonic(), 0
     with bar_of(config.max_epochs, "epochs", delay=SILENT_S, disable=not shown) as bar:
         so_far = Progress()
 
         def advance(now: Progress) -> None:
-            nonlocal so_far, told
+            nonlocal so_far, rows_shown
             so_far = now
             _, _, _, loss, accuracy, _ = so_far.rows[-1]
             # Drawn by the update, which keeps the bar's delay.
             bar.set_postfix_str(f"validation loss {loss:.2f}, accuracy {accuracy:.2f}", refresh=False)
             bar.update(len(so_far.rows) - bar.n)
             if shown and time.monotonic() - start > SILENT_S:
-                lines, told = _rows(so_far, told, config.max_epochs > MOST_ROWS), len(so_far.rows)
+                lines, rows_shown = _rows(so_far, rows_shown, config.max_epochs > MOST_ROWS), len(so_far.rows)
                 for line in lines:
                     bar.write(line, file=bar.fp)
 
         yield advance
-        if told:
+        if rows_shown:
             bar.write(_end(so_far, config, time.monotonic() - start), file=bar.fp)
 
 

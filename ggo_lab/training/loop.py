@@ -68,10 +68,10 @@ def fit(
 
     # Each of these wraps the loop from outside; without its line training is slower, or stops where it could go on.
     learner: nn.Module = model
-    seen: Tensor | Views = images
+    inputs: Tensor | Views = images
     gradients_of = gradients
     if model.extent != "all":  # layers that never change are computed once
-        learner, seen, judged = frozen_once(model, images, judged, config, speed, progress)
+        learner, inputs, judged = frozen_once(model, images, judged, config, speed, progress)
     learner = compiled(learner, speed)
     gradients_of = memory.in_parts(gradients_of)  # a batch that the device does not hold
     learner, gradients_of = with_other_ranks(learner, gradients_of)  # the processes of torchrun
@@ -85,7 +85,7 @@ def fit(
                     optimizer.add_param_group({"params": model.unfreeze()})
                 # Learn from every image once.
                 learner.train()
-                for batch, truth in training_batches(seen, labels, config, draws):
+                for batch, truth in training_batches(inputs, labels, config, draws):
                     optimizer.zero_grad()
                     batch_loss, right = gradients_of(learner, loss_of, batch, truth, weights_of(truth))
                     optimizer.step()
@@ -114,7 +114,7 @@ def fit(
             interrupted = True
     put_back(changing_state(model, config), so_far.best_state)
     model.eval().recipe = train.recipe
-    return history_of(so_far, config, speed, device, interrupted, memory.images_at_once, seen)
+    return history_of(so_far, config, speed, device, interrupted, memory.images_at_once, inputs)
 
 
 def gradients(

@@ -89,11 +89,11 @@ def frozen_once(
         if 4 * shape.numel() * (len(views) * len(images) + len(judged)) > _MOST_BYTES:
             model.to(memory_format=memory_format(speed))
             return model, images, judged
-        seen = torch.empty(len(views), len(images), *shape, device=device)
-        unseen = torch.empty(len(judged), *shape, device=device)
-        work = [(images, view, speed.bf16, features) for view, features in zip(views, seen, strict=True)]
+        features_of_views = torch.empty(len(views), len(images), *shape, device=device)
+        features_of_judged = torch.empty(len(judged), *shape, device=device)
+        work = [(images, view, speed.bf16, features) for view, features in zip(views, features_of_views, strict=True)]
         # The validation split as `score` computes it: in 32 bits, so that `predict` finds the same numbers.
-        work.append((judged, _AS_IT_IS, False, unseen))
+        work.append((judged, _AS_IT_IS, False, features_of_judged))
         store, total = FeatureStore(model, prefix), sum(len(pixels) for pixels, *_ in work)
         with bar(total, "frozen layers", unit="image", delay=2, disable=not progress) as shown:
             for pixels, view, bf16, features in work:
@@ -101,7 +101,7 @@ def frozen_once(
                     shown.update(done)
         store.tidy()
     model.to(memory_format=memory_format(speed))
-    return rest, Views(seen), unseen
+    return rest, Views(features_of_views), features_of_judged
 
 
 def features_of(model: Backbone, images: np.ndarray) -> tuple[nn.Module, Tensor] | None:
