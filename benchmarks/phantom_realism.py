@@ -35,6 +35,7 @@ REAL_SCANS = ("lctsc/LCTSC-Test-S1-10?.nii.gz", "lctsc/LCTSC-Test-S1-201.nii.gz"
 REAL_SCANS += ("lidc/*.nii.gz",)
 _INNER_MM = 25.0  # of the right lung's outline seen from above: there the dome is looked for
 _BRIGHT_HU, _RIM_MM, _DEEP_MM = 150, 5.0, 20.0  # above the lung's median; where the pleura's partial volume ends
+_VESSELS_HU, _LAYER_MM, _PATCH_MM = -550, 9.0, 20.0  # denser is no parenchyma; under the pleura; sd of a local mean
 GGO_BAND_HU = (-750, -300)
 _OUTER_MM = 15.0  # of the lung, where disease counts as peripheral
 _LEAST_PART_ML = 0.1
@@ -175,6 +176,34 @@ def measure_shape(scan: Scan, right: np.ndarray, left: np.ndarray) -> dict:
         "median HU of the lungs": median,
         "bright, 5 to 20 mm under the pleura, %": 100 * bright[outer].mean(),
         "bright, deeper, %": 100 * bright[deep].mean(),
+        **measure_air(coarse, lungs, depth),
+    }
+
+
+def measure_air(coarse: Coarse, lungs: np.ndarray, depth: np.ndarray) -> dict:
+    """How evenly the air lies in what is neither vessel nor near the pleura, %: of the mean air there.
+
+    Args:
+        coarse: the scan on its lattice.
+        lungs: bool (z, y, x), both.
+        depth: (z, y, x), mm from the lungs' border, in the slice.
+    """
+    air = (40.0 - coarse.hu) / 1040
+    inner = lungs & (depth > _LAYER_MM) & (coarse.hu < _VESSELS_HU)
+    layer = lungs & (depth > _LAYER_MM / 2) & (depth <= _LAYER_MM) & (coarse.hu < _VESSELS_HU)
+    mean = air[inner].mean()
+    places = [where * step / 100 for where, step in zip(np.nonzero(inner), coarse.spacing, strict=True)][:2]
+    facts = np.column_stack([np.ones(inner.sum()), *places])  # a plane through the air, up and from front to back
+    plane = np.linalg.lstsq(facts, air[inner] / mean, rcond=None)[0]
+    local = np.zeros(air.shape)
+    local[inner] = air[inner] / mean - facts @ plane
+    sigma = [_PATCH_MM / step for step in coarse.spacing]
+    weight = ndimage.gaussian_filter(inner.astype(np.float32), sigma)
+    local = ndimage.gaussian_filter(local, sigma)[inner] / weight[inner]
+    return {
+        "air lost from front to back, % in 10 cm": -100 * plane[2],
+        "local mean of air (20 mm), sd, %": 100 * local.std(),
+        "air lost 4.5 to 9 mm under the pleura, %": 100 * (1 - air[layer].mean() / mean),
     }
 
 

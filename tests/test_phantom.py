@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from scipy import ndimage
 
 from ggo_lab.errors import ChoiceError
 from ggo_lab.phantom import make_phantom
+from ggo_lab.phantom.anatomy import build_anatomy
 from ggo_lab.phantom.grid import Grid
 from ggo_lab.phantom.lesions import PATTERNS, sample_disease
 from ggo_lab.phantom.lobes import LOBES
+from ggo_lab.phantom.parenchyma import parenchyma
+from ggo_lab.phantom.patient import sample_patient, seen_box
 from ggo_lab.phantom.shapes import Filler
 from ggo_lab.phantom.stamps import stamp
 from ggo_lab.scan import PADDING_HU
@@ -681,6 +685,22 @@ def test_agreeing_grade_and_involvement_are_accepted():
         assert 0.25 < scan.truth.involvement < 0.5
 
 
+def test_healthy_lungs_of_the_wide_world_are_uneven_and_hold_less_air_at_the_pleura():
+    patient = sample_patient(np.random.default_rng(3), inspiration=0.7, confounders=())
+    grid = Grid.over(seen_box(patient, 400), (24, 96, 96))
+    anatomy = build_anatomy(patient, grid, np.random.default_rng(4))
+    depth = grid.sample(anatomy.coarse, anatomy.depth_mm.astype(np.float32), anatomy.lung_box)
+
+    def tissue(**changed):
+        hu = parenchyma(replace(patient, **changed), anatomy, grid, np.random.default_rng(5))
+        local = ndimage.gaussian_filter(hu, [8 / step for step in grid.spacing])
+        return local[depth > 10].std(), hu[(depth > 0) & (depth < 3)].mean() - hu[depth > 10].mean()
+
+    (smooth, at_pleura), (uneven, _), (_, layered) = tissue(), tissue(uneven=0.06), tissue(pleural_layer=0.1)
+    assert uneven > smooth + 10, (smooth, uneven)
+    assert layered > at_pleura + 30, (at_pleura, layered)
+
+
 def test_the_wide_world_is_wider_and_its_truth_still_holds():
     wide = [make_phantom(involvement=0.2, seed=seed, shape=(20, 64, 64), world="wide") for seed in range(6)]
     people = [make_phantom(involvement=0.2, seed=seed, shape=(20, 64, 64)) for seed in range(6)]
@@ -689,7 +709,7 @@ def test_the_wide_world_is_wider_and_its_truth_still_holds():
         assert not np.any(scan.truth.lesions & ~scan.truth.lungs)
     spread = {
         name: [np.std([scan.truth.drawn[name] for scan in scans]) for scans in (people, wide)]
-        for name in ("lung_hu", "field_share", "dome_steepness")
+        for name in ("lung_hu", "field_share", "dome_steepness", "uneven", "pleural_layer")
     }
     assert all(wider > usual for usual, wider in spread.values()), spread
     with pytest.raises(ChoiceError, match="world"):

@@ -96,8 +96,9 @@ def make_phantom(
         padded: whether the corners outside the circular field of view hold padding.
         quality: "hu", or "jpg": the values went through 8-bit grey, window [-1000, 400] HU, as in a COV19-CT-DB folder.
         world: "people", or "wide": the body, the breath, the diaphragm and the field of view are drawn from ranges
-            wider than people's, to train networks that must stand real scans. Of what is given above, `sex`,
-            `age_years`, `lung_volume_l`, `contrast_hu` and `confounders` then hold for the body.
+            wider than people's, and healthy lung is as uneven as real ones are, to train networks that must stand real
+            scans. Of what is given above, `sex`, `age_years`, `lung_volume_l`, `contrast_hu` and `confounders` then
+            hold for the body.
 
     Returns:
         the scan, with truth.masks "airways", "vessels", "left_lung", "right_lung", one for each lobe

@@ -11,10 +11,15 @@ from ggo_lab.phantom.steady import exp
 _TEXTURE_HU = 13.7  # of what is too fine to be drawn: acini, the smallest vessels
 _EMPHYSEMA_HU = -985.0
 _CALCIUM_HU = 700.0
+_AIRLESS_HU = 40.0
+_PATCHES_MM = (12.0, 30.0)  # between points of the fields by which healthy lung strays; patches are twice as large
+_LAYER_MM = 5.0  # the layer at the pleura with less air fades over this
 
 
 def parenchyma(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """Attenuation of healthy lung tissue: a rise from front to back, steeper at the bases, and fine texture.
+
+    In the wide world its air also strays from place to place, and there is less of it at the pleura.
 
     Returns:
         float32, the shape of anatomy.lung_box, HU.
@@ -24,6 +29,11 @@ def parenchyma(patient: Patient, anatomy: Anatomy, grid: Grid, rng: np.random.Ge
     slope = patient.gradient_hu * (1.55 - 1.1 * np.clip(u, 0, 1))
     dependent = 14 * exp(-(((1.05 - back) / 0.18) ** 2))  # the lowest centimetres lie compressed
     smooth = patient.lung_hu + 0.5 * slope * back + dependent + 8 * smooth_noise(rng, anatomy.coarse, 18.0)
+    if patient.uneven or patient.pleural_layer:
+        patches = sum(smooth_noise(rng, anatomy.coarse, step) for step in _PATCHES_MM) / np.sqrt(len(_PATCHES_MM))
+        layer = exp(-((np.maximum(anatomy.depth_mm, 0) / _LAYER_MM) ** 2))
+        air = (1 + patient.uneven * patches) * (1 - patient.pleural_layer * layer)
+        smooth = _AIRLESS_HU - (_AIRLESS_HU - smooth) * air
     hu = grid.sample(anatomy.coarse, smooth.astype(np.float32), anatomy.lung_box)
     hu += _TEXTURE_HU * anatomy.noise(rng, grid, 2.5)
     return hu

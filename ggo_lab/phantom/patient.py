@@ -76,6 +76,8 @@ class Patient:
         field_share: width of the picture, as a share of what holds the whole body.
         fissure_turn: phase of the fissures' undulation, radians.
         confounders: what looks like disease and is none, or changes the lungs besides it; names in CONFOUNDERS.
+        uneven: by what share of its air healthy lung strays from place to place, standard deviation.
+        pleural_layer: share of air that healthy lung lacks at the pleura.
     """
 
     sex: str
@@ -103,6 +105,8 @@ class Patient:
     fissure_turn: float
     confounders: tuple[str, ...]
     dome_steepness: float = 1.0
+    uneven: float = 0.0
+    pleural_layer: float = 0.0
 
     def place(self, knots: ArrayLike) -> np.ndarray:
         """Move reference (x, y, z, radius) rows, mm, to where this patient has them."""
@@ -220,6 +224,9 @@ def widen(patient: Patient, rng: np.random.Generator) -> Patient:
         gradient_hu=float(rng.uniform(5, 70) / inspiration),
         arms="down" if rng.random() < 0.25 else "up",
         field_share=float(rng.uniform(0.75, 1.35)),
+        # Of real lungs more in free breathing (benchmarks/phantom_realism.py).
+        uneven=float(rng.uniform(0, 0.02 + 0.1 * (1 - inspiration))),
+        pleural_layer=float(rng.uniform(0, 0.14)),
     )
 
 
