@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights" / "unet.safetensors"
 # Of the weights; being part of the code, it also makes images in the cache anew when they change.
-_SHA256 = "9c2ab32f8bf30217cee858929ca5ea13dd306e98974ce085733c24b2adc6bfe8"
+_SHA256 = "d278c3962c95c97883fb6722ab6bfbe73d77a10add6ffb9b8743273f212eb4aa"
 _PIXEL_MM = 4.0  # what the network was trained at
 _NEIGHBOUR_MM = 6.0  # distance of the slices beside the one looked at, as in training
 _LEAST_STEP_MM = 2.5  # slices nearer than this to each other are not all looked at
@@ -43,18 +43,22 @@ _MUCH_MISSED = 0.03
 # gas is emptier, and the network has seen no half of a chest. Of whole chests it takes 0.5% at most, of a half one 8%.
 _MUCH_DROPPED, _LUNG_HU = 0.05, (-960, -600)
 _AGREE = 0.8  # overlap of one lung by both below which one of them is far off, and that is the rule
-_LESION_CORE, _LESION_RIM = 0.7, 0.4  # the network's probability of haze in a lesion, and around that
-_LESION_MM = 12.0  # how far from it
+# The network's probability of haze in the middle of a lesion, by how dense the clearest quarter of the lungs is at
+# most, and around that. Lungs that breathed in little hold crowded vessels and weight, which look like haze; no breath
+# makes healthy lungs denser than that, and those are ill.
+_CORE_AT_HU, _LESION_CORE, _LESION_RIM = (-870, -780, -700, -600), (0.5, 0.95, 0.95, 0.5), 0.4
+_CLEAREST = 25  # per cent
+_LESION_MM = 16.0  # how far from its middle a lesion reaches
 _AERATED_HU = -500
 _DRAWN_OUTSIDE_MM = 0.15
 _NO_LIMIT_HU = 1000.0
 
 
-_SEEN: WeakKeyDictionary = WeakKeyDictionary()
+_REMEMBERED: WeakKeyDictionary = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class LungMaps:
     """What the network sees, on a lattice of 4 mm pixels and every slice or every few.
 
     Attributes:
@@ -86,7 +90,7 @@ class Seen:
         return resample(plane[None], self.shape[1:])[0]
 
 
-def look(scan: Scan, weights: Path = WEIGHTS) -> Seen:
+def look(scan: Scan, weights: Path = WEIGHTS) -> LungMaps:
     """Let the network look at a scan; a scan that was looked at before is remembered as long as it lives.
 
     Args:
@@ -94,17 +98,17 @@ def look(scan: Scan, weights: Path = WEIGHTS) -> Seen:
         weights: the network's file.
 
     Returns:
-        Seen.
+        LungMaps.
     """
     values = zlib.crc32(np.ascontiguousarray(scan.hu).data)  # what was seen of other values is not trusted
-    remembered = _SEEN.get(scan)
+    remembered = _REMEMBERED.get(scan)
     if remembered is None or remembered[:2] != (values, weights):
         remembered = (values, weights, _look(scan, weights))
-        _SEEN[scan] = remembered
+        _REMEMBERED[scan] = remembered
     return remembered[2]
 
 
-def _look(scan: Scan, weights: Path) -> Seen:
+def _look(scan: Scan, weights: Path) -> LungMaps:
     import torch
 
     from ggo_lab.lungs.unet import MULTIPLE, normalise
@@ -120,7 +124,7 @@ def _look(scan: Scan, weights: Path) -> Seen:
         plane = np.where(scan.hu[z] < PADDING_BELOW_HU, np.int16(_EMPTY_HU), scan.hu[z]).astype(np.float32)
         hu[index] = resample(plane[None], (rows, columns))[0]
     step_mm = stride * scan.spacing[0]
-    away = max(1, round(_NEIGHBOUR_MM / step_mm)) if len(planes) > 1 else 0
+    gap = max(1, round(_NEIGHBOUR_MM / step_mm)) if len(planes) > 1 else 0
     pad_y, pad_x = (-rows % MULTIPLE, -columns % MULTIPLE)
     padded = torch.from_numpy(np.pad(hu, [(0, 0), (0, pad_y), (0, pad_x)], constant_values=_EMPTY_HU))
     padded = normalise(padded)
@@ -129,14 +133,14 @@ def _look(scan: Scan, weights: Path) -> Seen:
     with settled(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         for first in range(0, len(planes), _BATCH):
             middle = torch.arange(first, min(first + _BATCH, len(planes)))
-            beside = [(middle + shift).clamp(0, len(planes) - 1) for shift in (-away, 0, away)]
+            beside = [(middle + shift).clamp(0, len(planes) - 1) for shift in (-gap, 0, gap)]
             images = torch.stack([padded[index] for index in beside], 1).contiguous(memory_format=torch.channels_last)
             sides, lesions = (logits.softmax(1)[:, 1:] for logits in model(images))
             parts.append((255 * torch.cat([sides, lesions], 1) + 0.5).to(torch.uint8))
     fields = torch.cat(parts)[:, :, :rows, :columns].numpy()
     spacing = (step_mm, scan.shape[1] * scan.spacing[1] / rows, scan.shape[2] * scan.spacing[2] / columns)
     right, left, ggo, consolidation = (np.ascontiguousarray(fields[:, k]) for k in range(4))
-    return Seen(right, left, ggo, consolidation, hu, planes, spacing, scan.shape)
+    return LungMaps(right, left, ggo, consolidation, hu, planes, spacing, scan.shape)
 
 
 def lungs_by_network(
@@ -158,27 +162,27 @@ def lungs_by_network(
         Right and left lung, bool (Z, Y, X), one or both empty where none is seen; and on which lung the two differ
         widely, a sentence each.
     """
-    seen = look(scan, weights)
-    side = _sides(seen)
+    maps = look(scan, weights)
+    side = _sides(maps)
     near = ndimage.binary_dilation(side > 0, np.ones((1, 3, 3)))
-    chance = np.where(near, (seen.right.astype(np.float32) + seen.left) / 255, 0)
+    chance = np.where(near, (maps.right.astype(np.float32) + maps.left) / 255, 0)
     # Which lung: of the nearest voxel of either.
-    nearest = ndimage.distance_transform_edt(side == 0, seen.spacing, return_distances=False, return_indices=True)
+    nearest = ndimage.distance_transform_edt(side == 0, maps.spacing, return_distances=False, return_indices=True)
     is_left = (side[tuple(nearest)] == LEFT).astype(np.float32)
-    limit = _limit(seen, side > 0, lung_share(scan))
+    limit = _limit(maps, side > 0, lung_share(scan))
     left, own, kept, added, doubted = np.zeros((5, *scan.shape), bool)
     for z in range(scan.shape[0]):
-        plane = seen.enlarge(chance, z)
+        plane = maps.enlarge(chance, z)
         if plane.max() < _POSSIBLE:
             continue
         outline = (plane > _SURE[0]) & (plane < _SURE[1])
-        own[z] = np.where(outline, _inside(plane, scan.hu[z], seen.enlarge(limit, z)), plane > 0.5)
+        own[z] = np.where(outline, _inside(plane, scan.hu[z], maps.enlarge(limit, z)), plane > 0.5)
         if ruled is None:
-            left[z] = seen.enlarge(is_left, z) > 0.5
+            left[z] = maps.enlarge(is_left, z) > 0.5
         else:
             kept[z] = (ruled[z] & (plane > _POSSIBLE)) | (plane > _VERY_SURE)
             doubted[z] = ruled[z] & ~kept[z]
-            added[z] = _missed(ruled[z], plane, own[z], seen.spacing[1] / scan.spacing[1])
+            added[z] = _missed(ruled[z], plane, own[z], maps.spacing[1] / scan.spacing[1])
     if ruled is None or not own.any():
         return own & ~left, own & left, ()
     kept |= _dense_pieces(doubted, scan.hu)
@@ -231,6 +235,8 @@ def haze_by_network(scan: Scan, lungs: np.ndarray, weights: Path = WEIGHTS) -> n
 
     Two thresholds (hysteresis, after Canny 1986, IEEE TPAMI 8:679): a lesion is where the network is sure, and what is
     possible near that. Vessels, a moving diaphragm and a shallow breath are possible here and there, and sure nowhere.
+    How sure it must be depends on how much air the lungs hold, so that about as much of healthy ones is marked at any
+    breath (a constant rate of false alarms, after Finn and Johnson 1968, RCA Review 29:414).
 
     Args:
         scan: a chest CT, in HU.
@@ -240,16 +246,19 @@ def haze_by_network(scan: Scan, lungs: np.ndarray, weights: Path = WEIGHTS) -> n
     Returns:
         bool (Z, Y, X), none outside `lungs`.
     """
-    seen = look(scan, weights)
-    chance = np.minimum(seen.ggo.astype(np.float32) + seen.consolidation, 255) / 255
-    inside = np.stack([resample(lungs[z][None], chance.shape[1:])[0] for z in seen.planes]) >= 0.5
-    core = ndimage.binary_opening((chance > _LESION_CORE) & inside, np.ones((1, 2, 2)))
+    maps = look(scan, weights)
+    chance = np.minimum(maps.ggo.astype(np.float32) + maps.consolidation, 255) / 255
+    inside = np.stack([resample(lungs[z][None], chance.shape[1:])[0] for z in maps.planes]) >= 0.5
     haze = np.zeros(scan.shape, bool)
+    if not inside.any():
+        return haze
+    sure = np.interp(np.percentile(maps.hu[inside], _CLEAREST), _CORE_AT_HU, _LESION_CORE)
+    core = ndimage.binary_opening((chance > sure) & inside, np.ones((1, 2, 2)))
     if not core.any():
         return haze
-    chance[ndimage.distance_transform_edt(~core, seen.spacing) > _LESION_MM] = 0
+    chance[ndimage.distance_transform_edt(~core, maps.spacing) > _LESION_MM] = 0
     for z in np.flatnonzero(lungs.any(axis=(1, 2))):
-        haze[z] = (seen.enlarge(chance, int(z)) > _LESION_RIM) & lungs[z]
+        haze[z] = (maps.enlarge(chance, int(z)) > _LESION_RIM) & lungs[z]
     return haze
 
 
@@ -258,16 +267,16 @@ def _inside(chance: np.ndarray, hu: np.ndarray, limit: np.ndarray) -> np.ndarray
     return np.where(limit < _NO_LIMIT_HU, hu < limit, chance > 0.5)
 
 
-def _sides(seen: Seen) -> np.ndarray:
+def _sides(maps: LungMaps) -> np.ndarray:
     """Label the lungs on the network's lattice: int8, RIGHT, LEFT, 0 elsewhere; small separate pieces left out."""
-    lung = (seen.right.astype(np.int16) + seen.left) > 127
+    lung = (maps.right.astype(np.int16) + maps.left) > 127
     pieces, count = ndimage.label(lung, np.ones((3, 3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
-    kept = sizes >= max(_LEAST_PIECE * sizes.max(initial=0), _LEAST_CM2 * 100 / (seen.spacing[1] * seen.spacing[2]))
+    kept = sizes >= max(_LEAST_PIECE * sizes.max(initial=0), _LEAST_CM2 * 100 / (maps.spacing[1] * maps.spacing[2]))
     kept[0] = False
     lung = kept[pieces]
-    side = np.where(lung, np.where(seen.left > seen.right, LEFT, RIGHT), 0).astype(np.int8)
+    side = np.where(lung, np.where(maps.left > maps.right, LEFT, RIGHT), 0).astype(np.int8)
     for own, other in ((RIGHT, LEFT), (LEFT, RIGHT)):  # islands of one lung within the other belong to that
         pieces, count = ndimage.label(side == own)
         sizes = np.bincount(pieces.ravel(), minlength=count + 1)
@@ -290,14 +299,14 @@ def lung_share(scan: Scan) -> float:
     return 0.5 - min(0.1, _DRAWN_OUTSIDE_MM / scan.spacing[1])
 
 
-def _limit(seen: Seen, lung: np.ndarray, share: float) -> np.ndarray:
+def _limit(maps: LungMaps, lung: np.ndarray, share: float) -> np.ndarray:
     """Attenuation of a voxel with this share of lung beside tissue, HU; far above any where that lung holds no air."""
-    core = ndimage.binary_erosion(lung, np.ones((1, 3, 3)), border_value=1) & (seen.hu < _AERATED_HU)
+    core = ndimage.binary_erosion(lung, np.ones((1, 3, 3)), border_value=1) & (maps.hu < _AERATED_HU)
     weight = core.astype(np.float32)
-    sigma = (0, NEARBY_MM / seen.spacing[1], NEARBY_MM / seen.spacing[2])
+    sigma = (0, NEARBY_MM / maps.spacing[1], NEARBY_MM / maps.spacing[2])
     held = ndimage.gaussian_filter(weight, sigma)
     total = ndimage.gaussian_filter(lung.astype(np.float32), sigma)
-    mean = ndimage.gaussian_filter(np.where(core, seen.hu, 0), sigma) / np.maximum(held, 1e-3)
+    mean = ndimage.gaussian_filter(np.where(core, maps.hu, 0), sigma) / np.maximum(held, 1e-3)
     return np.where(held > 0.4 * total, share * mean + (1 - share) * TISSUE_HU, 2 * _NO_LIMIT_HU).astype(np.float32)
 
 
