@@ -65,7 +65,7 @@ POWER = {"people": 1.0, "wide": 0.5}
 MARGIN_MM = 5.0  # around the lungs, as Recipe(crop="lungs") leaves
 # The wide world: its patients, those of them on which nothing learns, steps; slices between the three of a picture at
 # most; sides of pictures in pixels of 4 mm, before and after they are cut or framed.
-WIDE_SEEDS, WIDE_HELD_OUT, WIDE_STEPS = range(920_000, 920_320), 16, 12_000
+WIDE_SEEDS, WIDE_HELD_OUT, WIDE_STEPS, AGAIN_STEPS = range(920_000, 920_320), 16, 12_000, 6000
 APART, WIDE_SIZES, WIDE_FRAMES = 2, (72, 84, 96), (0.8, 1.3)
 WEIGHTS = Path(ggo_lab.__file__).parent / "backbones" / "weights"
 
@@ -263,10 +263,12 @@ def places_of(patient: dict[str, np.ndarray], chosen: np.ndarray, frame: tuple[i
     return np.array(shares, np.float32) / 255
 
 
-def batches(slices: Slices | WideSlices, steps: int, first: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Draw batches; each depends on its step alone, so that an interrupted run goes on with the same."""
+def batches(
+    slices: Slices | WideSlices, steps: int, first: int, seed: int
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Draw batches; each depends on seed and step alone, so that an interrupted run goes on with the same."""
     for step in range(first, steps):
-        rng = np.random.default_rng([SEED, step])
+        rng = np.random.default_rng([seed, step])
         size = int(rng.choice(SIZES)) if step < (1 - LAST) * steps else LAST_SIZE
         pictures, truth, places = slices.batch(rng, size, min(1.0, 1.5 * step / steps))
         yield step, pictures, truth, places
@@ -314,13 +316,14 @@ class Within(nn.Module):
         return torch.stack(losses).mean()
 
 
-def train(name: str, folder: Path, wide: bool, at_most: int | None) -> None:
+def train(name: str, folder: Path, wide: bool, at_most: int | None, again: bool, seed: int) -> None:
     """Train one network, with a checkpoint every 80 steps, and store its 16-bit state."""
-    torch.manual_seed(SEED)
-    world, steps = ("wide", WIDE_STEPS) if wide else ("people", STEPS[name])
+    torch.manual_seed(seed)
+    world, steps = ("wide", AGAIN_STEPS if again else WIDE_STEPS) if wide else ("people", STEPS[name])
     network = reader_network(name, world).to(memory_format=torch.channels_last)
     if wide:
-        network.load_state_dict({key: one.float() for key, one in load_file(WEIGHTS / f"{name}.safetensors").items()})
+        start = (WEIGHTS / "wide" if again else WEIGHTS) / f"{name}.safetensors"
+        network.load_state_dict({key: one.float() for key, one in load_file(start).items()})
     within = Within(network, ASKED_WITHIN[name])
     parameters = [*network.parameters(), *within.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE[name], weight_decay=0.01)
@@ -337,7 +340,7 @@ def train(name: str, folder: Path, wide: bool, at_most: int | None) -> None:
         torch.set_rng_state(stored["random"])  # what dropout draws
     start, cpu, losses = time.perf_counter() - spent, time.process_time(), []
     network.train()
-    for step, pictures, truth, places in batches(slices, steps, first):
+    for step, pictures, truth, places in batches(slices, steps, first, seed):
         with torch.autocast("cpu", torch.bfloat16, enabled=name != "mobilenet_v3_small"):  # there it costs time
             loss = loss_of(network(normalised(pictures)), truth, POWER[world]) + within.loss(places)
         optimizer.zero_grad()
@@ -359,7 +362,7 @@ def train(name: str, folder: Path, wide: bool, at_most: int | None) -> None:
     found = slices.judge(network)
     print(name, found, flush=True)
     found |= {"steps": steps, "seconds": round(time.perf_counter() - start)}
-    store(name, network, found, WEIGHTS / "wide" if wide else WEIGHTS)
+    store(name, network, found | {"seed": seed}, WEIGHTS / "wide" if wide else WEIGHTS)
 
 
 @torch.inference_mode()
@@ -381,7 +384,7 @@ def store(name: str, network: nn.Module, found: dict, folder: Path) -> None:
     path.chmod(0o644)  # safetensors writes for the owner alone
     record = folder / "made.json"
     made = json.loads(record.read_text()) if record.exists() else {}
-    made[name] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "seed": SEED, **found}
+    made[name] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **found}
     record.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
 
 
@@ -395,6 +398,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--shards", type=int, nargs=2, default=[0, PATIENTS // SHARD], help="some of them: from, to")
     parser.add_argument("--at-most", type=int, help="steps in this call; the next one goes on")
+    parser.add_argument("--again", action="store_true", help="in the wide world: go on from the weights of that world")
+    parser.add_argument("--seed", type=int, default=SEED, help="another one goes on with other pictures")
     given = parser.parse_args()
     wide = given.world == "wide"
     folder = given.folder or cache_folder() / ("pretraining_wide" if wide else "pretraining")
@@ -405,7 +410,7 @@ def main() -> None:
     elif given.step == "slices":
         make_slices(folder, given.jobs, range(*given.shards))
     for name in given.networks:
-        train(name, folder, wide, given.at_most)
+        train(name, folder, wide, given.at_most, given.again, given.seed)
 
 
 if __name__ == "__main__":
