@@ -181,7 +181,7 @@ def measure_shape(scan: Scan, right: np.ndarray, left: np.ndarray) -> dict:
 
 
 def measure_air(coarse: Coarse, lungs: np.ndarray, depth: np.ndarray) -> dict:
-    """How evenly the air lies in what is neither vessel nor near the pleura, %: of the mean air there.
+    """Measure how evenly air fills what is neither vessel nor near the pleura, % of the mean there.
 
     Args:
         coarse: the scan on its lattice.
@@ -193,10 +193,10 @@ def measure_air(coarse: Coarse, lungs: np.ndarray, depth: np.ndarray) -> dict:
     layer = lungs & (depth > _LAYER_MM / 2) & (depth <= _LAYER_MM) & (coarse.hu < _VESSELS_HU)
     mean = air[inner].mean()
     places = [where * step / 100 for where, step in zip(np.nonzero(inner), coarse.spacing, strict=True)][:2]
-    facts = np.column_stack([np.ones(inner.sum()), *places])  # a plane through the air, up and from front to back
-    plane = np.linalg.lstsq(facts, air[inner] / mean, rcond=None)[0]
+    axes = np.column_stack([np.ones(inner.sum()), *places])  # upwards, and from front to back
+    plane = np.linalg.lstsq(axes, air[inner] / mean, rcond=None)[0]
     local = np.zeros(air.shape)
-    local[inner] = air[inner] / mean - facts @ plane
+    local[inner] = air[inner] / mean - axes @ plane
     sigma = [_PATCH_MM / step for step in coarse.spacing]
     weight = ndimage.gaussian_filter(inner.astype(np.float32), sigma)
     local = ndimage.gaussian_filter(local, sigma)[inner] / weight[inner]

@@ -11,10 +11,11 @@ answers there is thrown away. No phantom of any cohort is among these patients: 
 
 With `--world wide` the pictures are drawn as those of the network that finds lungs are (`train_lung_network.py`), at
 any breath, kernel, dose and field of view, so that the network holds on patients: `read_slices(scan, world="wide")`.
-It goes on from the weights of the other world.
+It goes on from the weights of the other world, or, `--again`, from its own.
 
     python benchmarks/pretrain.py slices --world wide       # 320 patients
     python benchmarks/pretrain.py train squeezenet1_0 --world wide
+    python benchmarks/pretrain.py train squeezenet1_0 --world wide --again --seed 102
 """
 
 import argparse
@@ -321,8 +322,8 @@ def train(name: str, folder: Path, wide: bool, at_most: int | None, again: bool,
     torch.manual_seed(seed)
     world, steps = ("wide", AGAIN_STEPS if again else WIDE_STEPS) if wide else ("people", STEPS[name])
     network = reader_network(name, world).to(memory_format=torch.channels_last)
+    start = (WEIGHTS / "wide" if again else WEIGHTS) / f"{name}.safetensors"
     if wide:
-        start = (WEIGHTS / "wide" if again else WEIGHTS) / f"{name}.safetensors"
         network.load_state_dict({key: one.float() for key, one in load_file(start).items()})
     within = Within(network, ASKED_WITHIN[name])
     parameters = [*network.parameters(), *within.parameters()]
@@ -338,7 +339,7 @@ def train(name: str, folder: Path, wide: bool, at_most: int | None, again: bool,
         schedule.load_state_dict(stored["schedule"])
         first, spent = stored["step"] + 1, stored["seconds"]
         torch.set_rng_state(stored["random"])  # what dropout draws
-    start, cpu, losses = time.perf_counter() - spent, time.process_time(), []
+    began, cpu, losses = time.perf_counter() - spent, time.process_time(), []
     network.train()
     for step, pictures, truth, places in batches(slices, steps, first, seed):
         with torch.autocast("cpu", torch.bfloat16, enabled=name != "mobilenet_v3_small"):  # there it costs time
@@ -351,18 +352,20 @@ def train(name: str, folder: Path, wide: bool, at_most: int | None, again: bool,
         if step % 80 == 79 or step == steps - 1:
             state = {"network": network.state_dict(), "within": within.state_dict()}
             state["optimizer"] = optimizer.state_dict()
-            more = {"schedule": schedule.state_dict(), "step": step, "seconds": time.perf_counter() - start}
+            more = {"schedule": schedule.state_dict(), "step": step, "seconds": time.perf_counter() - began}
             more["random"] = torch.get_rng_state()
             torch.save(state | more, kept.with_suffix(".part"))
             kept.with_suffix(".part").rename(kept)
-            done = f"{time.perf_counter() - start:5.0f} s, CPU {time.process_time() - cpu:5.0f} s"
+            done = f"{time.perf_counter() - began:5.0f} s, CPU {time.process_time() - cpu:5.0f} s"
             print(f"{name} step {step + 1:5} loss {np.mean(losses[-80:]):.4f}  {done}", flush=True)
         if step - first + 1 == at_most and step < steps - 1:
             return
     found = slices.judge(network)
     print(name, found, flush=True)
-    found |= {"steps": steps, "seconds": round(time.perf_counter() - start)}
-    store(name, network, found | {"seed": seed}, WEIGHTS / "wide" if wide else WEIGHTS)
+    found |= {"steps": steps, "seconds": round(time.perf_counter() - began), "seed": seed}
+    if wide:
+        found["went_on_from"] = hashlib.sha256(start.read_bytes()).hexdigest()
+    store(name, network, found, WEIGHTS / "wide" if wide else WEIGHTS)
 
 
 @torch.inference_mode()

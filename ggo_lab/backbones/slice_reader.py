@@ -30,8 +30,8 @@ def read_slices(scan: Scan, n: int = 15, network: str | None = None, world: str 
 
     In the world "people" it is the network whose inside is weights="phantom": good on the course's phantoms, and wrong
     on patients who did not hold their breath. In the world "wide" it learnt on phantoms of any breath, kernel and dose,
-    changed at random: less exact on the course's phantoms, it takes a fifth as much of healthy patients for disease, and
-    reads less in the ill, too (benchmarks/README.md).
+    changed at random: less exact on the course's phantoms, it takes a fifth as much of healthy patients for disease,
+    and reads less in the ill, too (benchmarks/README.md).
 
     Args:
         scan: any; the networks have seen phantoms only.

@@ -211,11 +211,7 @@ def _mosmed_registry(root: Path) -> dict[str, str]:
 
 def _counted(what: str, counts: tuple[int, ...], published: tuple[int, ...], order: str) -> Finding:
     """Say how many there are, and whether as many were published."""
-    counts_text, published_text = ("/".join(map(str, n)) for n in (counts, published))
+    ours, theirs = ("/".join(map(str, n)) for n in (counts, published))
     if counts == published:
-        return Finding("fine", "found", f"{sum(counts)} {what} ({order}: {counts_text}), as published.")
-    return Finding(
-        "look",
-        "found",
-        f"{sum(counts)} {what} ({order}: {counts_text}); published: {sum(published)} ({published_text}).",
-    )
+        return Finding("fine", "found", f"{sum(counts)} {what} ({order}: {ours}), as published.")
+    return Finding("look", "found", f"{sum(counts)} {what} ({order}: {ours}); published: {sum(published)} ({theirs}).")
