@@ -353,7 +353,7 @@ WRAPPERS = {
     "compiled": "learner = compiled(",
     "parts": "gradients_of = memory.in_parts(",
     "ranks": "learner, gradients_of = with_other_ranks(",
-    "frozen": "learner, seen, judged = frozen_once(",
+    "frozen": "learner, inputs, judged = frozen_once(",
     "speed": "set_speed(model.to(device), speed)",
 }
 
