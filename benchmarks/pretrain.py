@@ -15,7 +15,7 @@ It goes on from the weights of the other world, or, `--again`, from its own.
 
     python benchmarks/pretrain.py slices --world wide       # 320 patients
     python benchmarks/pretrain.py train squeezenet1_0 --world wide
-    python benchmarks/pretrain.py train squeezenet1_0 --world wide --again --seed 102
+    python benchmarks/pretrain.py train squeezenet1_0 --world wide --again
 """
 
 import argparse
