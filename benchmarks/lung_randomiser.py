@@ -54,6 +54,29 @@ class Batch:
         """Mark heart and great vessels, and whatever else dense lies between the lungs, (B, 3, H, W)."""
         return (between(self.side) * (self.side == 0) * (self.hu > -300)).float()
 
+    def turned(self, y: Tensor, x: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """Place along and across a direction, mm from a line and column: each (B, 1, H, W), of (B, 1, 1, 1) radians."""
+        line, column = self.pixels
+        right, down = (column - x) * PIXEL_MM, (line - y) * PIXEL_MM
+        return angle.cos() * right + angle.sin() * down, angle.cos() * down - angle.sin() * right
+
+    @property
+    def air(self) -> Tensor:
+        """Share of air in every voxel, by its attenuation, (B, 3, H, W)."""
+        return (TISSUE_HU - self.hu) / SPAN_HU
+
+    @property
+    def usual_air(self) -> Tensor:
+        """Mean share of air in each sample's healthy lung, (B, 1, 1, 1); of a deep breath where there is hardly any."""
+        healthy = ((self.side > 0) & (self.lesion == 0) & (self.hu < -500)).float()
+        count = healthy.sum((1, 2, 3), keepdim=True)
+        mean = (self.air * healthy).sum((1, 2, 3), keepdim=True) / count.clamp(min=1)
+        return torch.where(count > 20, mean, 0.86)
+
+    def thicken(self, share: Tensor) -> None:
+        """Let tissue take a share, 0..1 or a little more, of the air in every voxel that holds some."""
+        self.hu = self.hu + share * (TISSUE_HU - self.hu).clamp(min=0)
+
 
 class Randomiser:
     """Draw everything from one generator, so that a seed means the same batches."""
@@ -156,9 +179,7 @@ class Randomiser:
         """Let the lungs hold another share of air, and let weight make them denser towards one side."""
         n, size = len(b.hu), b.hu.shape[-1]
         lung = b.side > 0
-        healthy = (lung & (b.lesion == 0) & (b.hu < -500)).float()
-        air = (TISSUE_HU - b.hu) / SPAN_HU
-        usual = _mean(air, healthy, 0.86)
+        air, usual = b.air, b.usual_air
         deep = self.draw(-930, -800, n)
         free = self.draw(-820, -600, n)
         wanted = torch.where(self.chance(0.55, n) > 0, free, deep)
@@ -194,7 +215,7 @@ class Randomiser:
         fading = torch.exp(-((b.depth / self.draw(2, 10, n)) ** 2)) * (b.side > 0) * (b.lesion == 0)
         here = (self.field(n, b.size, 45) > self.draw(-1.0, 1.2, n)).float()
         here = functional.avg_pool2d(here, 7, 1, 3) * torch.maximum(self._moving(b), self.chance(0.25, n))
-        b.hu = b.hu + fading * here * self.draw(0.2, 0.9, n) * (TISSUE_HU - b.hu).clamp(min=0)
+        b.thicken(fading * here * self.draw(0.2, 0.9, n))
 
     def _moving(self, b: Batch) -> Tensor:
         """Mark, (B, 1, H, W), what is near the heart or near a border that goes steeply across the slices."""
@@ -205,8 +226,7 @@ class Randomiser:
     def _wide_vessels(self, b: Batch) -> None:
         """Let vessels take more of the pixels around them: wide, and healthy."""
         near = functional.avg_pool2d(functional.max_pool2d(b.vessel, 3, 1, 1), 3, 1, 1)
-        taken = (near * self.draw(0.2, 1.3, len(b.hu))).clamp(max=1) * (b.side > 0) * (b.lesion == 0)
-        b.hu = b.hu + taken * (TISSUE_HU - b.hu).clamp(min=0)
+        b.thicken((near * self.draw(0.2, 1.3, len(b.hu))).clamp(max=1) * (b.side > 0) * (b.lesion == 0))
 
     def _twigs(self, b: Batch) -> None:
         """Let more fine vessels run through the lungs, dots and streaks, which are healthy.
@@ -222,25 +242,23 @@ class Randomiser:
             pad = (axis[0] // 2, axis[1] // 2)
             dots = torch.where(self.chance(0.3, n) > 0, functional.max_pool2d(dots, axis, 1, pad), dots)
         soft = 0.6 * dots + 0.4 * functional.avg_pool2d(dots, 3, 1, 1)
-        taken = soft * self.draw(0.05, 0.4, n) * (b.side > 0)
-        b.hu = b.hu + taken * (TISSUE_HU - b.hu).clamp(min=0)
+        b.thicken(soft * self.draw(0.05, 0.4, n) * (b.side > 0))
 
     def _ground_glass(self, b: Batch) -> None:
         weight = self._patch(b, soft=self.draw(0.08, 0.6, len(b.hu)))
-        air = (TISSUE_HU - b.hu) / SPAN_HU
+        air = b.air
         # As often as not so faint that only the lung beside it tells.
         faint = self.chance(0.5, len(b.hu))
         lost = torch.where(faint > 0, self.draw(0.07, 0.22, len(b.hu)), self.draw(0.1, 0.65, len(b.hu)))
         # In lungs that hold little air, healthy patches look like that, so that what is ill stands out more.
-        healthy = ((b.side > 0) & (b.lesion == 0) & (b.hu < -500)).float()
-        lost = lost + 0.13 * _shallow(_mean(air, healthy, 0.86))
+        lost = lost + 0.13 * _shallow(b.usual_air)
         lost = lost * (1 + 0.3 * self.field(len(b.hu), b.size, 15)).clamp(0.4, 1.6)
         new = air.clamp(min=0) * (1 - lost) + self.grain(b) * self.draw(0, 0.05, len(b.hu))
         self._lay(b, weight, air, new, 1.0)
 
     def _consolidation(self, b: Batch) -> None:
         weight = self._patch(b, soft=self.draw(0.03, 0.15, len(b.hu)))
-        air = (TISSUE_HU - b.hu) / SPAN_HU
+        air = b.air
         new = self.draw(-0.06, 0.12, len(b.hu)) + self.grain(b) * self.draw(0, 0.04, len(b.hu))
         self._lay(b, weight, air, torch.where((b.airway > 0) | (air < 0), air, new), 2.0)
 
@@ -299,23 +317,25 @@ class Randomiser:
         where a slice is seen alone.
         """
         n = len(b.hu)
-        line, column = b.pixels
+        line, _ = b.pixels
         apart = self.draw(2.5, 12, n) * torch.tensor([1.0, 0.0, -1.0])[None, :, None, None]  # the first slice is lowest
         for side in (1.0, 2.0):
             lung = (b.side == side).float()
             filled = torch.maximum(lung, (b.airway > 0).float())
             y, x = _somewhere(lung[:, 1] * b.depth[:, 1] * torch.rand(n, b.size, b.size, generator=self.rng))
             angle, long = self.draw(0, 3.15, n), self.draw(1, 1.6, n)
-            right, down = (column - x) * PIXEL_MM, (line - y) * PIXEL_MM
-            along = (angle.cos() * right + angle.sin() * down) / long
-            across = angle.cos() * down - angle.sin() * right
-            fall = (along**2 + across**2) / (2 * self.draw(15, 80, n))  # a paraboloid, mm below its top
+            along, across = b.turned(y, x, angle)
+            fall = ((along / long) ** 2 + across**2) / (2 * self.draw(15, 80, n))  # a paraboloid, mm below its top
             height = self.draw(-6, 25, n) + apart - fall * (1 + 0.25 * self.field(n, b.size, 40)).clamp(min=0.5)
             # A thick slice, or one taken while the dome moves, holds both, dome and lung.
             weight = (0.5 + height / self.draw(1, 14, n)).clamp(0, 1) * filled * self.chance(0.6, n)
             organ = torch.where(self.chance(0.15, n) > 0, self.draw(-115, -70, n), self.draw(25, 130, n))
             organ = organ + self.grain(b) * self.draw(0, 8, n)
-            gas = (height > self.draw(4, 12, n)) & (down < self.draw(-15, 10, n)) & (self.chance(0.2, n) > 0)
+            gas = (
+                (height > self.draw(4, 12, n))
+                & ((line - y) * PIXEL_MM < self.draw(-15, 10, n))
+                & (self.chance(0.2, n) > 0)
+            )
             organ = torch.where(gas, -1000.0, organ)
             self._displace(b, weight, organ)
 
@@ -382,7 +402,7 @@ class Randomiser:
             near = _blur(near)
         here = (self.field(n, b.size, 45) > self.draw(-1.2, 0.8, n)).float()
         fading = (near * self.draw(0.3, 1.4, n)).clamp(max=0.85) * functional.avg_pool2d(here, 7, 1, 3)
-        b.hu = b.hu + fading * (b.side > 0) * (b.lesion == 0) * (TISSUE_HU - b.hu).clamp(min=0)
+        b.thicken(fading * (b.side > 0) * (b.lesion == 0))
 
     # ------------------------------------------------------------------ outside the lungs
 
@@ -420,15 +440,14 @@ class Randomiser:
     def _cartilage(self, b: Batch) -> None:
         """Let the ribs end in cartilage beside the breastbone: dense ovals in the wall in front, which are no lung."""
         n = len(b.hu)
-        line, column = b.pixels
+        line, _ = b.pixels
         lines = (b.side > 0).float().amax((1, 3), keepdim=True)
         first, count = lines.argmax(2, keepdim=True), lines.sum(2, keepdim=True)
         wall = (b.beyond[:, 1:2] > 2) & (b.beyond[:, 1:2] < 14) & (b.hu[:, 1:2] > -200) & (line < first + 0.35 * count)
         for _ in range(2):
             y, x = _somewhere(wall.float() * torch.rand(wall.shape, generator=self.rng))
             angle, long, short = self.draw(0, 3.15, n), self.draw(8, 24, n), self.draw(4, 11, n)
-            right, down = (column - x) * PIXEL_MM, (line - y) * PIXEL_MM
-            along, across = angle.cos() * right + angle.sin() * down, angle.cos() * down - angle.sin() * right
+            along, across = b.turned(y, x, angle)
             distance = ((along / long) ** 2 + (across / short) ** 2).sqrt()
             present = (
                 (distance < 1) & (b.side == 0) & (b.beyond > 0.5) & (b.depth < 1) & wall.amax((1, 2, 3), keepdim=True)
@@ -511,12 +530,6 @@ def _somewhere(chances: Tensor) -> tuple[Tensor, Tensor]:
     place, wide = chances.flatten(1).argmax(1), chances.shape[-1]
     y, x = (t.float()[:, None, None, None] for t in (place // wide, place % wide))
     return y, x
-
-
-def _mean(values: Tensor, where: Tensor, otherwise: float) -> Tensor:
-    """Average (B, 3, H, W) over the voxels marked 1 of each sample, (B, 1, 1, 1); another number if they are few."""
-    count = where.sum((1, 2, 3), keepdim=True)
-    return torch.where(count > 20, (values * where).sum((1, 2, 3), keepdim=True) / count.clamp(min=1), otherwise)
 
 
 def _shallow(air: Tensor) -> Tensor:

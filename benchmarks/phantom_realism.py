@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
+from lung_randomiser import SPAN_HU, TISSUE_HU
 from scipy import ndimage
 
 from ggo_lab.lungs import find_lungs
@@ -188,15 +189,16 @@ def measure_air(coarse: Coarse, lungs: np.ndarray, depth: np.ndarray) -> dict:
         lungs: bool (z, y, x), both.
         depth: (z, y, x), mm from the lungs' border, in the slice.
     """
-    air = (40.0 - coarse.hu) / 1040
+    air = (TISSUE_HU - coarse.hu) / SPAN_HU
     inner = lungs & (depth > _LAYER_MM) & (coarse.hu < _VESSELS_HU)
     layer = lungs & (depth > _LAYER_MM / 2) & (depth <= _LAYER_MM) & (coarse.hu < _VESSELS_HU)
     mean = air[inner].mean()
     places = [where * step / 100 for where, step in zip(np.nonzero(inner), coarse.spacing, strict=True)][:2]
     axes = np.column_stack([np.ones(inner.sum()), *places])  # upwards, and from front to back
-    plane = np.linalg.lstsq(axes, air[inner] / mean, rcond=None)[0]
+    relative = air[inner] / mean
+    plane = np.linalg.lstsq(axes, relative, rcond=None)[0]
     local = np.zeros(air.shape)
-    local[inner] = air[inner] / mean - axes @ plane
+    local[inner] = relative - axes @ plane
     sigma = [_PATCH_MM / step for step in coarse.spacing]
     weight = ndimage.gaussian_filter(inner.astype(np.float32), sigma)
     local = ndimage.gaussian_filter(local, sigma)[inner] / weight[inner]
