@@ -33,12 +33,14 @@ def test_a_missing_or_far_smaller_lung_is_named(chest):
     assert "The left lung has 0." in doubts(chest, left=part)
 
 
-def test_too_small_a_volume_is_told_only_where_the_whole_thorax_is_seen(chest):
+def test_too_small_a_volume_is_told_where_the_whole_thorax_is_seen_and_too_large_a_one_always(chest):
     small = replace(chest, spacing=(chest.spacing[0], *(step * 0.4 for step in chest.spacing[1:])))
     assert "an adult's have" in doubts(small)
     middle = slice(16, 32)
     masks = [chest.truth.masks[name][middle] for name in ("right_lung", "left_lung")]
     assert "an adult's have" not in " ".join(doubts_about(replace(small, hu=small.hu[middle], truth=None), *masks))
+    large = replace(chest, hu=chest.hu[middle], spacing=tuple(step * 2 for step in chest.spacing), truth=None)
+    assert "an adult's have" in " ".join(doubts_about(large, *masks))
 
 
 def test_dense_and_empty_lungs_are_told_apart(chest):

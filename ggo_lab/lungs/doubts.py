@@ -53,7 +53,7 @@ def doubts_about(scan: Scan, right: np.ndarray, left: np.ndarray) -> tuple[str, 
     height = len(area) * coarse.spacing[0]
     whole = height >= _WHOLE_MM and max(area[0], area[-1]) <= _ENDS_SHARE * area.max()
     total = sum(volumes.values())
-    if whole and not _VOLUME_L[0] <= total <= _VOLUME_L[1]:
+    if total > _VOLUME_L[1] or (whole and total < _VOLUME_L[0]):  # a part of a chest holds little, and never too much
         found.append(
             f"Both lungs have {total:.2f} litres together; an adult's have {_VOLUME_L[0]:g} to {_VOLUME_L[1]:g}."
         )
