@@ -99,11 +99,12 @@ class Randomiser:
         coarse = torch.randn(batch, 1, knots, knots, generator=self.rng)
         return 1.4 * functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
 
-    def __call__(self, batch: Batch, pixel_mm: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the network's input, the side and the lesion labels, each (B, 3, size, size)."""
+    def __call__(self, batch: Batch, pixel_mm: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return HU, side and lesion labels of the slices, each (B, 3, size, size), and the lungs' density, HU (B,)."""
         b = self._place(batch, pixel_mm, size)
         alone = self.chance(0.2, len(b.hu))  # seen without its neighbours
         self._breath(b)
+        density = self._density(b)
         self._some(b, 0.40, self._soft_border)
         self._some(b, 0.40, self._wide_vessels)
         self._some(b, 0.50, self._twigs)
@@ -117,14 +118,21 @@ class Randomiser:
         self._some(b, 0.45, self._beat)
         self._some(b, 0.12, self._abdomen)
         self._some(b, 0.30, self._thin_wall)
-        self._some(b, 0.40, self._cartilage)
+        self._some(b, 0.55, self._cartilage)
         self._some(b, 0.20, self._contrast)
         self._some(b, 0.70, self._gas, among=b.low < 0.4)
         self._some(b, 0.06, self._gas)
         self._some(b, 0.20, self._arms)
         self._some(b, 0.45, self._table)
         self._some(b, 0.25, self._table)
-        return self._scan(b, alone)
+        return *self._scan(b, alone), density
+
+    def _density(self, b: Batch) -> Tensor:
+        """Say how dense the clearest quarter of the lungs is in the whole scan, of which these slices are a few."""
+        n = len(b.hu)
+        clear = TISSUE_HU - SPAN_HU * b.usual_air - self.draw(0, 70, n)
+        clear = clear + 25 * torch.randn(n, 1, 1, 1, generator=self.rng)
+        return (clear + self.draw(0, 150, n) * self.chance(0.2, n)).flatten()  # of some, hardly a quarter is clear
 
     def _some(self, b: Batch, share: float, change: Callable[[Batch], None], among: Tensor | None = None) -> None:
         """Change some of the samples in place: cheaper than changing all and keeping some."""
@@ -290,7 +298,9 @@ class Randomiser:
         reach = self.draw(4, 90, n) * (1 + 0.3 * self.field(n, b.size, 50))
         fluid = ((b.row > self.draw(-0.6, 0.5, n)) & (b.depth < reach)).float() * self._one_or_both(b)
         grain = torch.randn(b.hu.shape, generator=self.rng) * 6
-        beside = functional.max_pool2d(fluid, 5, 1, 2) * (b.side > 0) * (1 - fluid) * self.chance(0.5, n)
+        thick = int(self.uniform(2, 11, 1))  # pixels, up to most of a lobe
+        beside = functional.max_pool2d(fluid, 2 * thick + 1, 1, thick) * (b.side > 0) * (1 - fluid)
+        beside = beside * self.chance(0.6, n)
         b.hu = torch.where(fluid > 0, self.draw(-8, 40, n) + grain, b.hu)
         b.hu = torch.where(beside > 0, self.draw(20, 90, n) + grain, b.hu)
         b.side = torch.where(fluid > 0, 0.0, b.side)
@@ -444,9 +454,9 @@ class Randomiser:
         lines = (b.side > 0).float().amax((1, 3), keepdim=True)
         first, count = lines.argmax(2, keepdim=True), lines.sum(2, keepdim=True)
         wall = (b.beyond[:, 1:2] > 2) & (b.beyond[:, 1:2] < 14) & (b.hu[:, 1:2] > -200) & (line < first + 0.35 * count)
-        for _ in range(2):
+        for _ in range(3):
             y, x = _somewhere(wall.float() * torch.rand(wall.shape, generator=self.rng))
-            angle, long, short = self.draw(0, 3.15, n), self.draw(8, 24, n), self.draw(4, 11, n)
+            angle, long, short = self.draw(0, 3.15, n), self.draw(8, 30, n), self.draw(4, 12, n)
             along, across = b.turned(y, x, angle)
             distance = ((along / long) ** 2 + (across / short) ** 2).sqrt()
             present = (

@@ -6,7 +6,8 @@
 
 After SynthSeg (Billot et al. 2023, Medical Image Analysis 86:102789): no scan of a person is seen. Half of the phantoms
 are people, half come from a wider world (`make_phantom(world="wide")`); every batch is then changed at random in shape,
-breath, disease, kernel, noise, field of view and surroundings (`lung_randomiser.py`). Stopped, it goes on from its last
+breath, disease, kernel, noise, field of view and surroundings (`lung_randomiser.py`). With it goes how dense the lungs
+are in the whole scan, which three slices cannot tell. Stopped, it goes on from its last
 checkpoint when it is started again.
 """
 
@@ -39,7 +40,8 @@ LEARNING_RATE, WEIGHT_DECAY, AVERAGED = 3e-3, 1e-4, 0.995  # AVERAGED: of the we
 GO_ON_RATE = 5e-4  # learning rate of weights that were trained before
 RECESS_SHARE, RECESS_SLICES = 0.2, 10  # so many samples more from the lowest slices, where the lung is a thin crescent
 OUTSIDE_WEIGHT = 0.1  # of a voxel outside the lungs in the lesions' loss
-PRICE = 3.0  # of a voxel between the lungs or of consolidation, which look alike, in the sides' loss
+PRICE = 3.0  # of consolidation in the sides' loss, and of what looks like it: between the lungs and beside them
+BESIDE = 4  # pixels
 SHAPE = (44, 168, 168)
 CONFOUNDERS = ("emphysema", "dependent_atelectasis", "effusion", "nodules")
 CLEAR_SHARE, LEAST, MOST = 0.3, 0.03, 0.93  # share of phantoms without disease; involvement of the others
@@ -119,7 +121,8 @@ def loss_of(sides: Tensor, lesions: Tensor, side: Tensor, lesion: Tensor) -> tup
     """Cross-entropy and soft Dice of both outputs; the lesions count nearly only inside the lungs."""
     inside = (side > 0).float()
     chances = sides.softmax(1)
-    alike = (between(side[:, None])[:, 0] > 0) & (side == 0) | (lesion == 2)
+    near = functional.max_pool2d((side > 0).float()[:, None], 2 * BESIDE + 1, 1, BESIDE)[:, 0] > 0
+    alike = ((between(side[:, None])[:, 0] > 0) | near) & (side == 0) | (lesion == 2)
     price = 1 + (PRICE - 1) * alike.float()
     side_loss = (functional.cross_entropy(sides, side, reduction="none") * price).sum() / price.sum()
     side_loss = side_loss + _missed(chances, side, torch.ones_like(inside))
@@ -171,22 +174,23 @@ def train(phantoms: Phantoms, steps: int, seed: int, folder: Path, start: Path |
             group["lr"] = rate * _rate(first, steps)
     began, sums = time.perf_counter(), np.zeros(2)
 
-    def batch(number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rng, randomiser = np.random.default_rng([seed, number]), Randomiser(seed * 1_000_003 + number)
-        hu, side, lesion = randomiser(*phantoms.draw(rng), int(rng.choice(SIZES)))
-        return hu, side[:, 1], lesion[:, 1]
+        hu, side, lesion, density = randomiser(*phantoms.draw(rng), int(rng.choice(SIZES)))
+        return hu, side[:, 1], lesion[:, 1], density
 
     batches = _ahead(batch, range(first // 2, (steps + 1) // 2))
     for step in range(first, steps):
         # Making a batch costs as much as learning from it, so each serves twice, the second time mirrored and moved.
         if step % 2 == 0:
-            hu, side, lesion = next(batches)
+            hu, side, lesion, density = next(batches)
         else:
             hu, lesion = hu.flip(3).roll((3, -4), (2, 3)) + 12, lesion.flip(2).roll((3, -4), (1, 2))
             side = torch.where(side > 0, 3 - side, side).flip(2).roll((3, -4), (1, 2))
         images = normalise(hu).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            sides, lesions = model(images)
+            features, sides = model(images)
+            lesions = model.lesions(features, density)
         side_loss, lesion_loss = loss_of(sides, lesions, side, lesion)
         optimizer.zero_grad()
         (side_loss + lesion_loss).backward()

@@ -18,11 +18,13 @@ from ggo_lab.scan import PADDING_BELOW_HU, Scan
 from ggo_lab.settled import settled
 
 if TYPE_CHECKING:
+    import torch
+
     from ggo_lab.lungs.unet import UNet
 
 WEIGHTS = Path(__file__).parent / "weights" / "unet.safetensors"
 # Of the weights; being part of the code, it also makes images in the cache anew when they change.
-_SHA256 = "d278c3962c95c97883fb6722ab6bfbe73d77a10add6ffb9b8743273f212eb4aa"
+_SHA256 = "623c742c2717de778cbfb8b92609230f0b5a3c2df6f8280b858f32b2e9f71720"
 _PIXEL_MM = 4.0  # what the network was trained at
 _NEIGHBOUR_MM = 6.0  # distance of the slices beside the one looked at, as in training
 _LEAST_STEP_MM = 2.5  # slices nearer than this to each other are not all looked at
@@ -46,8 +48,9 @@ _AGREE = 0.8  # overlap of one lung by both below which one of them is far off, 
 # The network's probability of haze in the middle of a lesion, by how dense the clearest quarter of the lungs is at
 # most, and around that. Lungs that breathed in little hold crowded vessels and weight, which look like haze; no breath
 # makes healthy lungs denser than that, and those are ill.
-_CORE_AT_HU, _LESION_CORE, _LESION_RIM = (-870, -780, -700, -600), (0.5, 0.95, 0.95, 0.5), 0.4
-_CLEAREST = 25  # per cent
+_CORE_AT_HU, _LESION_CORE, _LESION_RIM = (-870, -780, -700, -600), (0.5, 0.95, 0.95, 0.5), 0.3
+_CLEAREST = 25  # per cent of the lungs
+_DEEP_HU = -870.0  # their density after a deep breath, taken where there are none
 _LESION_MM = 16.0  # how far from its middle a lesion reaches
 _AERATED_HU = -500
 _DRAWN_OUTSIDE_MM = 0.15
@@ -67,6 +70,7 @@ class LungMaps:
         ggo: the same of ground glass.
         consolidation: the same of consolidation.
         hu: float32 (z, y, x), what it looked at.
+        density: how dense the clearest quarter of the lungs is at most, HU; the network knew it when it saw lesions.
         planes: (z,) which slices of the scan were looked at.
         spacing: (z, y, x), mm.
         shape: the scan's, (Z, Y, X).
@@ -77,6 +81,7 @@ class LungMaps:
     ggo: np.ndarray
     consolidation: np.ndarray
     hu: np.ndarray
+    density: float
     planes: np.ndarray
     spacing: tuple[float, float, float]
     shape: tuple[int, int, int]
@@ -129,18 +134,28 @@ def _look(scan: Scan, weights: Path) -> LungMaps:
     padded = torch.from_numpy(np.pad(hu, [(0, 0), (0, pad_y), (0, pad_x)], constant_values=_EMPTY_HU))
     padded = normalise(padded)
     bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    parts = []
+    features, sides = [], []
     with settled(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         for first in range(0, len(planes), _BATCH):
             middle = torch.arange(first, min(first + _BATCH, len(planes)))
             beside = [(middle + shift).clamp(0, len(planes) - 1) for shift in (-gap, 0, gap)]
             images = torch.stack([padded[index] for index in beside], 1).contiguous(memory_format=torch.channels_last)
-            sides, lesions = (logits.softmax(1)[:, 1:] for logits in model(images))
-            parts.append((255 * torch.cat([sides, lesions], 1) + 0.5).to(torch.uint8))
-    fields = torch.cat(parts)[:, :, :rows, :columns].numpy()
+            seen, logits = model(images)
+            features.append(seen)
+            sides.append(_in_bytes(logits))
+        right, left = torch.cat(sides)[:, :, :rows, :columns].numpy().swapaxes(0, 1)
+        lung = hu[right.astype(np.int16) + left > 127]
+        density = float(np.percentile(lung, _CLEAREST)) if lung.size else _DEEP_HU
+        lesions = [_in_bytes(model.lesions(seen, torch.full((len(seen),), density))) for seen in features]
+    ggo, consolidation = torch.cat(lesions)[:, :, :rows, :columns].numpy().swapaxes(0, 1)
     spacing = (step_mm, scan.shape[1] * scan.spacing[1] / rows, scan.shape[2] * scan.spacing[2] / columns)
-    right, left, ggo, consolidation = (np.ascontiguousarray(fields[:, k]) for k in range(4))
-    return LungMaps(right, left, ggo, consolidation, hu, planes, spacing, scan.shape)
+    fields = (np.ascontiguousarray(field) for field in (right, left, ggo, consolidation))
+    return LungMaps(*fields, hu, density, planes, spacing, scan.shape)
+
+
+def _in_bytes(logits: "torch.Tensor") -> "torch.Tensor":
+    """Turn logits (B, 3, H, W) into the chances of the last two classes, uint8 (B, 2, H, W)."""
+    return (255 * logits.softmax(1)[:, 1:] + 0.5).byte()
 
 
 def lungs_by_network(
@@ -252,7 +267,7 @@ def haze_by_network(scan: Scan, lungs: np.ndarray, weights: Path = WEIGHTS) -> n
     haze = np.zeros(scan.shape, bool)
     if not inside.any():
         return haze
-    sure = np.interp(np.percentile(maps.hu[inside], _CLEAREST), _CORE_AT_HU, _LESION_CORE)
+    sure = np.interp(maps.density, _CORE_AT_HU, _LESION_CORE)
     core = ndimage.binary_opening((chance > sure) & inside, np.ones((1, 2, 2)))
     if not core.any():
         return haze

@@ -7,6 +7,7 @@ from torch.nn import functional
 WIDTHS = (24, 48, 96, 128)  # channels, from pixels of 4 mm down to 32 mm
 SIDES, LESIONS = 3, 3  # none, right, left; none, ground glass, consolidation
 MULTIPLE = 2 ** (len(WIDTHS) - 1)  # the picture's sides are multiples of this
+_USUAL_HU, _BREATH_HU = -800.0, 100.0  # density of the clearest quarter of the lungs
 _MIDDLE_HU, _HALF_WIDTH_HU, _LOWEST_HU, _HIGHEST_HU = -400.0, 600.0, -1024.0, 300.0
 
 
@@ -15,8 +16,16 @@ def normalise(hu: Tensor) -> Tensor:
     return (hu.clamp(_LOWEST_HU, _HIGHEST_HU) - _MIDDLE_HU) / _HALF_WIDTH_HU
 
 
+def _normalised_density(density: Tensor) -> Tensor:
+    """Map how dense the clearest quarter of the lungs is, HU, to -1.5..2.5: about -950 to -550 HU."""
+    return ((density - _USUAL_HU) / _BREATH_HU).clamp(-1.5, 2.5)
+
+
 class UNet(nn.Module):
-    """A U-Net (Ronneberger et al. 2015, MICCAI) of four levels.
+    """A U-Net (Ronneberger et al. 2015, MICCAI) of four levels, and what it says of lesions depends on the breath.
+
+    In three slices haze all over looks like a shallow breath. So the density of the lungs in the whole scan comes in
+    once they have been found, after the last level, so that no second look is needed.
 
     Args:
         norm: with batch normalisation, for training; without, its scale lies in the convolutions (see folded).
@@ -29,9 +38,16 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(_block(i, o, norm) for i, o in zip((3, *WIDTHS), WIDTHS, strict=False))
         self.up = nn.ModuleList(_block(WIDTHS[k] + WIDTHS[k + 1], WIDTHS[k], norm) for k in ups)
         self.head = nn.Conv2d(WIDTHS[0], SIDES + LESIONS, 1)
+        wide = WIDTHS[0]
+        # What the density of the lungs adds to the lesions' logits: nothing, before it has learnt.
+        self.beside = nn.Sequential(
+            nn.Conv2d(wide + 1, wide, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(wide, LESIONS, 1)
+        )
+        nn.init.zeros_(self.beside[2].weight)
+        nn.init.zeros_(self.beside[2].bias)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, 3, H, W) of the sides and of the lesions, for normalised slices (B, 3, H, W)."""
+        """Return features (B, 24, H, W) and logits of the sides (B, 3, H, W), for normalised slices (B, 3, H, W)."""
         skips = []
         x = images
         for level, block in enumerate(self.down):
@@ -40,8 +56,13 @@ class UNet(nn.Module):
         for level in reversed(range(len(self.up))):
             x = functional.interpolate(x, scale_factor=2.0)
             x = self.up[level](torch.cat([skips[level], x], 1))
-        logits = self.head(x).float()
-        return logits[:, :SIDES], logits[:, SIDES:]
+        return x, self.head(x)[:, :SIDES].float()
+
+    def lesions(self, features: Tensor, density: Tensor) -> Tensor:
+        """Return logits of the lesions (B, 3, H, W), for features and how dense the lungs are, HU (B,)."""
+        breath = _normalised_density(density).to(features.dtype)[:, None, None, None]
+        breath = breath.expand(-1, 1, *features.shape[2:])
+        return (self.head(features)[:, SIDES:] + self.beside(torch.cat([features, breath], 1))).float()
 
 
 def folded(trained: UNet) -> UNet:
@@ -54,6 +75,7 @@ def folded(trained: UNet) -> UNet:
             fused = nn.utils.fuse_conv_bn_eval(convolution.eval(), norm.eval())
             target.load_state_dict(fused.state_dict())
     plain.head.load_state_dict(trained.head.state_dict())
+    plain.beside.load_state_dict(trained.beside.state_dict())
     return plain.eval()
 
 
