@@ -149,8 +149,8 @@ def _look(scan: Scan, weights: Path) -> LungMaps:
         lesions = [_in_bytes(model.lesions(seen, torch.full((len(seen),), density))) for seen in features]
     ggo, consolidation = torch.cat(lesions)[:, :, :rows, :columns].numpy().swapaxes(0, 1)
     spacing = (step_mm, scan.shape[1] * scan.spacing[1] / rows, scan.shape[2] * scan.spacing[2] / columns)
-    fields = (np.ascontiguousarray(field) for field in (right, left, ggo, consolidation))
-    return LungMaps(*fields, hu, density, planes, spacing, scan.shape)
+    right, left, ggo, consolidation = map(np.ascontiguousarray, (right, left, ggo, consolidation))
+    return LungMaps(right, left, ggo, consolidation, hu, density, planes, spacing, scan.shape)
 
 
 def _in_bytes(logits: "torch.Tensor") -> "torch.Tensor":

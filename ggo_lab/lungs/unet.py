@@ -40,11 +40,10 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(WIDTHS[0], SIDES + LESIONS, 1)
         wide = WIDTHS[0]
         # What the density of the lungs adds to the lesions' logits: nothing, before it has learnt.
-        self.beside = nn.Sequential(
-            nn.Conv2d(wide + 1, wide, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(wide, LESIONS, 1)
-        )
-        nn.init.zeros_(self.beside[2].weight)
-        nn.init.zeros_(self.beside[2].bias)
+        added = nn.Conv2d(wide, LESIONS, 1)
+        for parameter in added.parameters():
+            nn.init.zeros_(parameter)
+        self.beside = nn.Sequential(nn.Conv2d(wide + 1, wide, 3, padding=1), nn.ReLU(inplace=True), added)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, 24, H, W) and logits of the sides (B, 3, H, W), for normalised slices (B, 3, H, W)."""
