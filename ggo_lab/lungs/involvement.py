@@ -58,7 +58,7 @@ def ggo_fraction(scan: Scan, lungs: np.ndarray, method: str = "network") -> GgoF
         method: "network", a small U-Net trained on phantoms alone, which knows how vessels, breath and kernel look
             and misses faint haze; or "rule", what is denser than this patient's clear lung (notebook 03), which sees
             the faintest haze and takes a shallow breath for it: of people without diffuse disease up to 73% of the
-            lungs, where the network finds at most 10% (benchmarks/README.md).
+            lungs, where the network finds at most 11% (benchmarks/README.md).
 
     Returns:
         GgoFraction.
