@@ -333,3 +333,20 @@ def test_a_speck_of_lung_has_a_side(method):
     speck = np.zeros(scan.shape, bool)
     speck[8, 100, 80] = True
     assert gl.ggo_fraction(scan, speck, method).total >= 0
+
+
+def test_what_is_haze_in_clear_lungs_is_breath_in_dense_ones():
+    import torch
+
+    from ggo_lab.lungs.network import WEIGHTS, _load, look
+    from ggo_lab.lungs.unet import normalise
+
+    scan = gl.make_phantom(involvement=0.3, seed=11, shape=(40, 128, 128), confounders=())
+    assert look(scan).density == pytest.approx(np.percentile(scan.hu[scan.truth.lungs], 25), abs=25)
+    slices = torch.from_numpy(scan.hu[18:21, ::2, ::2].astype(np.float32))[None]
+    model = _load(WEIGHTS)
+    with torch.inference_mode():
+        features, _ = model(normalise(slices))
+        clear, dense = (model.lesions(features, torch.tensor([hu])).softmax(1)[:, 1:].sum(1) for hu in (-900.0, -650.0))
+    lungs = torch.from_numpy(scan.truth.lungs[19, ::2, ::2])[None]
+    assert clear[lungs].mean() > 1.1 * dense[lungs].mean()
