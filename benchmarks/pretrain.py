@@ -189,7 +189,7 @@ class WideSlices:
 
     def _drawn(self, phantoms: train_lung_network.Phantoms, rng: np.random.Generator, size: int) -> tuple[Tensor, ...]:
         randomiser = Randomiser(int(rng.integers(2**62)))
-        hu, side, lesion = randomiser(*phantoms.draw(rng, BATCH, APART), int(rng.choice(WIDE_SIZES)))
+        hu, side, lesion, _ = randomiser(*phantoms.draw(rng, BATCH, APART), int(rng.choice(WIDE_SIZES)))
         grey, lung = window(hu.numpy(), *WINDOWS["paper"]), side.numpy()
         tissue = (lung > 0).astype(np.uint8) + ((lung > 0) & (lesion.numpy() > 0))
         found, three = [], np.arange(3)

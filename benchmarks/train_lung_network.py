@@ -7,8 +7,8 @@
 After SynthSeg (Billot et al. 2023, Medical Image Analysis 86:102789): no scan of a person is seen. Half of the phantoms
 are people, half come from a wider world (`make_phantom(world="wide")`); every batch is then changed at random in shape,
 breath, disease, kernel, noise, field of view and surroundings (`lung_randomiser.py`). With it goes how dense the lungs
-are in the whole scan, which three slices cannot tell. Stopped, it goes on from its last
-checkpoint when it is started again.
+are in the whole scan, which three slices cannot tell. Stopped, it goes on from its last checkpoint when it is started
+again.
 """
 
 import argparse
@@ -41,7 +41,7 @@ GO_ON_RATE = 5e-4  # learning rate of weights that were trained before
 RECESS_SHARE, RECESS_SLICES = 0.2, 10  # so many samples more from the lowest slices, where the lung is a thin crescent
 OUTSIDE_WEIGHT = 0.1  # of a voxel outside the lungs in the lesions' loss
 PRICE = 3.0  # of consolidation in the sides' loss, and of what looks like it: between the lungs and beside them
-BESIDE = 4  # pixels
+BESIDE = 4  # pixels around the lungs that are beside them
 SHAPE = (44, 168, 168)
 CONFOUNDERS = ("emphysema", "dependent_atelectasis", "effusion", "nodules")
 CLEAR_SHARE, LEAST, MOST = 0.3, 0.03, 0.93  # share of phantoms without disease; involvement of the others
@@ -150,7 +150,8 @@ def train(phantoms: Phantoms, steps: int, seed: int, folder: Path, start: Path |
     torch.manual_seed(seed)
     model, rate = UNet(norm=start is None), LEARNING_RATE
     if start is not None:  # its batch normalisation lies in the convolutions
-        model.load_state_dict({name: value.float() for name, value in load_file(start).items()})
+        stored = {name: value.float() for name, value in load_file(start).items()}
+        model.load_state_dict(model.state_dict() | stored)  # what weights of a former version lack begins anew
         rate = GO_ON_RATE
     model.to(memory_format=torch.channels_last)
     averaged = UNet(norm=start is None)

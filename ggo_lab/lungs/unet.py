@@ -25,7 +25,7 @@ class UNet(nn.Module):
     """A U-Net (Ronneberger et al. 2015, MICCAI) of four levels, and what it says of lesions depends on the breath.
 
     In three slices haze all over looks like a shallow breath. So the density of the lungs in the whole scan comes in
-    once they have been found, after the last level, so that no second look is needed.
+    once they have been found: after the last level, which spares a second look.
 
     Args:
         norm: with batch normalisation, for training; without, its scale lies in the convolutions (see folded).
