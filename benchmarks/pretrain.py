@@ -322,9 +322,11 @@ def train(name: str, folder: Path, wide: bool, at_most: int | None, again: bool,
     torch.manual_seed(seed)
     world, steps = ("wide", AGAIN_STEPS if again else WIDE_STEPS) if wide else ("people", STEPS[name])
     network = reader_network(name, world).to(memory_format=torch.channels_last)
-    start = (WEIGHTS / "wide" if again else WEIGHTS) / f"{name}.safetensors"
+    origin = {}
     if wide:
+        start = (WEIGHTS / "wide" if again else WEIGHTS) / f"{name}.safetensors"
         network.load_state_dict({key: one.float() for key, one in load_file(start).items()})
+        origin["went_on_from"] = hashlib.sha256(start.read_bytes()).hexdigest()
     within = Within(network, ASKED_WITHIN[name])
     parameters = [*network.parameters(), *within.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE[name], weight_decay=0.01)
@@ -342,7 +344,8 @@ def train(name: str, folder: Path, wide: bool, at_most: int | None, again: bool,
     began, cpu, losses = time.perf_counter() - spent, time.process_time(), []
     network.train()
     for step, pictures, truth, places in batches(slices, steps, first, seed):
-        with torch.autocast("cpu", torch.bfloat16, enabled=name != "mobilenet_v3_small"):  # there it costs time
+        half = train_lung_network.HALF and name != "mobilenet_v3_small"  # there it costs time
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = loss_of(network(normalised(pictures)), truth, POWER[world]) + within.loss(places)
         optimizer.zero_grad()
         loss.backward()
@@ -362,9 +365,7 @@ def train(name: str, folder: Path, wide: bool, at_most: int | None, again: bool,
             return
     found = slices.judge(network)
     print(name, found, flush=True)
-    found |= {"steps": steps, "seconds": round(time.perf_counter() - began), "seed": seed}
-    if wide:
-        found["went_on_from"] = hashlib.sha256(start.read_bytes()).hexdigest()
+    found |= {"steps": steps, "seconds": round(time.perf_counter() - began), "seed": seed} | origin
     store(name, network, found, WEIGHTS / "wide" if wide else WEIGHTS)
 
 

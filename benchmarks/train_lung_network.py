@@ -43,6 +43,7 @@ OUTSIDE_WEIGHT = 0.1  # of a voxel outside the lungs in the lesions' loss
 PRICE = 3.0  # of consolidation in the sides' loss, and of what looks like it: between the lungs and beside them
 BESIDE = 4  # pixels around the lungs that are beside them
 SHAPE = (44, 168, 168)
+HALF = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere bfloat16 is imitated, thirty times as slow
 CONFOUNDERS = ("emphysema", "dependent_atelectasis", "effusion", "nodules")
 CLEAR_SHARE, LEAST, MOST = 0.3, 0.03, 0.93  # share of phantoms without disease; involvement of the others
 
@@ -189,7 +190,7 @@ def train(phantoms: Phantoms, steps: int, seed: int, folder: Path, start: Path |
             hu, lesion = hu.flip(3).roll((3, -4), (2, 3)) + 12, lesion.flip(2).roll((3, -4), (1, 2))
             side = torch.where(side > 0, 3 - side, side).flip(2).roll((3, -4), (1, 2))
         images = normalise(hu).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
             features, sides = model(images)
             lesions = model.lesions(features, density)
         side_loss, lesion_loss = loss_of(sides, lesions, side, lesion)
@@ -270,7 +271,8 @@ def main() -> None:
         make_slices(arguments.folder, seed)
     phantoms = Phantoms(arguments.folder, seeds)
     trained, seconds = train(phantoms, arguments.steps, arguments.seed, arguments.folder, arguments.start)
-    machine = f"{platform.machine()}, {arguments.threads} thread(s), torch {torch.__version__}, bfloat16"
+    precision = "bfloat16" if HALF else "float32"
+    machine = f"{platform.machine()}, {arguments.threads} thread(s), torch {torch.__version__}, {precision}"
     told = {name: str(getattr(arguments, name)) for name in ("phantoms", "skip", "steps", "seed")}
     write(trained, arguments.weights, told | {"minutes": f"{seconds / 60:.0f}", "machine": machine})
 

@@ -20,7 +20,9 @@ from ggo_lab.settled import settled
 _AT_ONCE, _LUNGS = 3, 2  # slices in a picture, and lungs in a slice: right, then left
 _SIZE = 96  # rows and columns; it learnt at 64 and 96
 _NEIGHBOUR_MM = 6.0  # distance of the slices beside the one that is read, in the world "wide"
-_ILL_FROM = 0.4  # share of a place from which it counts as ill, in the world "wide"
+# In the world "wide": share of a place's lung from which it counts as ill, and the least of a place that is lung.
+# At the lungs' border, where less is, doubt means little: with it, slices with and without little disease look alike.
+_ILL_FROM, _LEAST_LUNG = 0.4, 0.1
 # That learnt in each world, the one to use first.
 _NETWORKS = {"people": sorted(PHANTOM_WEIGHTS, key=lambda name: name != "resnet18"), "wide": ["squeezenet1_0"]}
 
@@ -80,12 +82,12 @@ def reader_network(name: str, world: str = "people") -> nn.Module:
         network.classifier[2] = nn.Identity()  # its last ReLU would leave no share below a half
         if world == "wide":
             network.features[11] = nn.Identity()  # its last pooling: 11 x 11 places of 96 pixels instead of 5 x 5
-            network.classifier[3] = _AverageOfShares()
+            network.classifier[3] = _SharesOfPlaces()
     return network
 
 
-class _AverageOfShares(nn.Module):
-    """What is said of each place, averaged over the picture: how much of it is lung, how much of the lung is ill.
+class _SharesOfPlaces(nn.Module):
+    """What is said of each place, put together over the picture: how much of it is lung, how much of the lung is ill.
 
     Averaging the logits, as torchvision's network does, cannot tell much haze in little lung from little in much. While
     it learns, shares are averaged. Afterwards a place is ill or not: a little doubt everywhere, as a shallow breath
@@ -96,7 +98,7 @@ class _AverageOfShares(nn.Module):
         """Give logits (B, 12) of logits (B, 12, H, W)."""
         ill, lung = places.float().unflatten(1, (2, -1)).sigmoid().unbind(1)
         if not self.training:
-            ill = (ill > _ILL_FROM).float()
+            ill = ((ill > _ILL_FROM) & (lung > _LEAST_LUNG)).float()
         area = lung.mean((2, 3))
         shares = torch.stack([(ill * lung).mean((2, 3)) / area, area], 1)
         return shares.flatten(1).logit(1e-6)
