@@ -125,7 +125,6 @@ class Randomiser:
         self._some(b, 0.20, self._arms)
         self._some(b, 0.45, self._table)
         self._some(b, 0.25, self._table)
-        self._some(b, 0.02, self._nothing)
         return *self._scan(b, alone), density
 
     def _density(self, b: Batch) -> Tensor:
@@ -279,7 +278,6 @@ class Randomiser:
         liking = self.field(n, b.size, step) + 0.5 * self.field(n, b.size, step / 2)
         liking = liking + b.row * self.draw(-1, 4, n) + b.column * self.draw(-2.5, 2.5, n)
         liking = liking - b.depth / 30.0 * self.draw(-0.5, 2.5, n)
-        liking = liking - b.depth / 5.0 * self.chance(0.2, n)  # a strip at the pleura
         area = only.sum((1, 2, 3), keepdim=True).clamp(min=1)
         mean = (liking * only).sum((1, 2, 3), keepdim=True) / area
         sd = (((liking - mean) ** 2 * only).sum((1, 2, 3), keepdim=True) / area).sqrt().clamp(min=1e-3)
@@ -309,7 +307,7 @@ class Randomiser:
         b.lesion = torch.where(fluid > 0, 0.0, torch.where(beside > 0, 2.0, b.lesion))
 
     def _bulges(self, b: Batch) -> None:
-        """Let aorta, heart, fat or a hernia bulge into a lung from the middle: round, of blood or fat, and no lung."""
+        """Let aorta, heart or a hernia bulge into a lung from the middle: round, of blood or tissue, and no lung."""
         n = len(b.hu)
         line, column = b.pixels
         for side, share, sign in ((2.0, 0.9, 1.0), (1.0, 0.25, -1.0)):
@@ -320,8 +318,7 @@ class Randomiser:
             distance = ((column - x) ** 2 + (line - y) ** 2).sqrt()
             weight = (0.5 - (distance - radius).clamp(-0.5, 0.5)) * present * self.chance(share, n)
             blood = self.draw(25, 75, n) + self.draw(0, 250, n) * self.chance(0.25, n)
-            fat = self.draw(-120, -40, n) + self.grain(b) * self.draw(0, 15, n)
-            self._displace(b, weight, torch.where(self.chance(0.25, n) > 0, fat, blood))
+            self._displace(b, weight, blood)
 
     def _domes(self, b: Batch) -> None:
         """Let a dome of the diaphragm rise into a lung: an island of tissue with lung on all sides, and no lung.
@@ -379,12 +376,9 @@ class Randomiser:
     # ------------------------------------------------------------------ between the lungs
 
     def _fat(self, b: Batch) -> None:
-        """Turn some tissue between the lungs or in the wall into fat, in patches of any size, and vary the rest."""
+        """Turn some of the tissue between the lungs into fat, in patches of any size, and vary the rest."""
         n = len(b.hu)
-        middle, wall = self.chance(0.75, n), self.chance(0.5, n)
-        wall = wall * (b.beyond < 45) * (1 - between(b.side))
-        here = (middle * between(b.side) + wall) * (b.side == 0) * (b.depth < 1)
-        tissue = (here * (b.hu > -60) * (b.hu < 120)).float()
+        tissue = (between(b.side) * (b.side == 0) * (b.hu > -60) * (b.hu < 120)).float()
         fat = torch.sigmoid((self.field(n, b.size, float(self.uniform(15, 60, 1))) - self.draw(-0.3, 1.8, n)) / 0.2)
         new = fat * self.draw(-120, -70, n) + (1 - fat) * (b.hu + self.field(n, b.size, 25) * self.draw(0, 15, n))
         b.hu = b.hu + tissue * (new - b.hu)
@@ -436,7 +430,7 @@ class Randomiser:
         """Put gas and what is mottled like lung into stomach and bowel."""
         n = len(b.hu)
         much = self.draw(0.9, 2.2, n) if much is None else much
-        room = (b.hu > -180) & (b.hu < 130) & (b.side == 0) & (b.beyond > self.draw(1, 6, n))
+        room = (b.hu > -180) & (b.hu < 130) & (b.side == 0) & (b.beyond > 5)
         room = functional.avg_pool2d(room.float(), 3, 1, 1) > 0.95
         step = float(self.uniform(20, 60, 1))
         filled = (self.field(n, b.size, step) - 0.8 * b.row * self.chance(0.6, n) > much) & room
@@ -454,32 +448,22 @@ class Randomiser:
         b.hu = torch.where(off, -1000.0, b.hu)
 
     def _cartilage(self, b: Batch) -> None:
-        """Put cartilage, muscle or a pad of fat beside the breastbone: ovals and bars in the wall, which are no lung.
-
-        Cartilage ends the ribs, dense, at times with a rim of bone; each may dent the lung a few mm.
-        """
+        """Let the ribs end in cartilage beside the breastbone: dense ovals in the wall in front, which are no lung."""
         n = len(b.hu)
         line, _ = b.pixels
         lines = (b.side > 0).float().amax((1, 3), keepdim=True)
         first, count = lines.argmax(2, keepdim=True), lines.sum(2, keepdim=True)
-        outside = b.beyond - b.depth  # mm from the lungs' border
-        wall = (b.beyond[:, 1:2] > 1) & (b.beyond[:, 1:2] < 14) & (b.hu[:, 1:2] > -200) & (line < first + 0.35 * count)
-        samples = torch.arange(n)
+        wall = (b.beyond[:, 1:2] > 2) & (b.beyond[:, 1:2] < 14) & (b.hu[:, 1:2] > -200) & (line < first + 0.35 * count)
         for _ in range(3):
             y, x = _somewhere(wall.float() * torch.rand(wall.shape, generator=self.rng))
-            angle, long, short = self.draw(0, 3.15, n), self.draw(8, 35, n), self.draw(4, 12, n)
+            angle, long, short = self.draw(0, 3.15, n), self.draw(8, 30, n), self.draw(4, 12, n)
             along, across = b.turned(y, x, angle)
-            middle = outside[samples, 1, y.long().flatten(), x.long().flatten()][:, None, None, None]
-            bent = self.chance(0.5, n) > 0  # along the wall
-            far = torch.where(bent, (along**2 + across**2).sqrt(), along)
-            distance = ((far / long) ** 2 + (torch.where(bent, outside - middle, across) / short) ** 2).sqrt()
-            dent = self.draw(-8, 8, n).clamp(min=0)  # mm that it may reach into the lung
-            here = (outside > -dent) & (b.lesion == 0) & wall.amax((1, 2, 3), keepdim=True)
+            distance = ((along / long) ** 2 + (across / short) ** 2).sqrt()
+            present = (
+                (distance < 1) & (b.side == 0) & (b.beyond > 0.5) & (b.depth < 1) & wall.amax((1, 2, 3), keepdim=True)
+            )
             rim = (distance > 0.7) * self.draw(0, 350, n) * self.chance(0.4, n)
-            fat = self.chance(0.3, n) * (0.5 + 0.4 * self.field(n, b.size, 15)).clamp(0, 1)
-            tissue = self.draw(40, 190, n) + rim + self.grain(b) * self.draw(0, 20, n)
-            tissue = tissue + fat * (self.draw(-120, -60, n) - tissue)
-            self._displace(b, ((1 - distance) * short / PIXEL_MM + 0.5).clamp(0, 1) * here, tissue)
+            b.hu = torch.where(present, self.draw(50, 190, n) + rim + self.grain(b) * self.draw(0, 20, n), b.hu)
 
     def _contrast(self, b: Batch) -> None:
         """Brighten what lies between the lungs, and their vessels."""
@@ -516,13 +500,6 @@ class Randomiser:
         b.hu = torch.where((below.abs() < thick) & wide & (b.hu < -600), self.draw(-900, 300, n), b.hu)
         foam = (below > thick) & (below < self.draw(1, 8, n) * self.chance(0.6, n)) & wide & (b.hu < -900)
         b.hu = torch.where(foam, self.draw(-990, -850, n), b.hu)
-
-    def _nothing(self, b: Batch) -> None:
-        """Show no body at all: noise, and clouds of any density."""
-        n = len(b.hu)
-        clouds = self.field(n, b.size, float(self.uniform(10, 90, 1))) * self.draw(0, 400, n)
-        b.hu = self.draw(-1000, 200, n) + clouds + self.grain(b) * self.draw(0, 400, n)
-        b.side, b.lesion = torch.zeros_like(b.side), torch.zeros_like(b.side)
 
     # ------------------------------------------------------------------ the scanner
 

@@ -1,10 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import spearmanr
 
 import ggo_lab as gl
 from ggo_lab.backbones import PHANTOM_WEIGHTS
+from ggo_lab.backbones.slice_reader import reader_network
 
 # Most that one patient, and slices on average, are read wrong, in points of involvement. MobileNet has a seventh of
 # ResNet-18's parameters, SqueezeNet a fifteenth and no BatchNorm.
@@ -53,6 +55,16 @@ def test_each_slice_is_read_between_its_neighbours_in_the_wide_world():
     both = few.merge(many, on="slice", suffixes=("_few", "_many"))
     assert len(both) == 3, "the three are among the nine"
     np.testing.assert_allclose(both["right_few"], both["right_many"], atol=1e-5)
+
+
+@pytest.mark.parametrize(("lung", "ill"), [(0.5, 0.5), (0.05, 0.0)], ids=["half lung", "border"])
+def test_places_that_hold_next_to_no_lung_do_not_count_as_ill_in_the_wide_world(lung, ill):
+    counted = reader_network("squeezenet1_0", "wide").eval().classifier[3]
+    shares = torch.full((1, 2, 6, 1, 2), lung)  # involvement, lung; six slices and lungs; two places
+    shares[0, 0, :, 0] = torch.tensor([0.9, 0.1])
+    said = counted(shares.logit().flatten(1, 2)).sigmoid().view(2, 6)
+    torch.testing.assert_close(said[0], torch.full((6,), ill), atol=1e-5, rtol=0)
+    torch.testing.assert_close(said[1], torch.full((6,), lung))
 
 
 def test_other_worlds_are_refused():
