@@ -217,6 +217,39 @@ def draw_worst(case: Case, lungs: Lungs, ggo: GgoFraction) -> None:
     Image.open(path).convert("RGB").quantize(WORST_COLOURS, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
+def draw_missed(table: pd.DataFrame, haze: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> None:
+    """Draw what misses its bar and is a number: haze beside density, one patient's slices, the order of a 2-D network.
+
+    Args:
+        table: rows of `measure` and `read`.
+        haze: cm2 of haze in each slice, (Z,), of the patients whose slices are labelled.
+        labels: bool (Z,), whether radiologists saw disease there.
+    """
+    figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    rows = table[table["kind"].isin(["free", "deep", "labelled"])]
+    groups = (("not ill", "tab:blue", rows["kind"] != "labelled"), ("ill", "tab:red", rows["kind"] == "labelled"))
+    order = [row.scan for row in rows[rows["method"] == "both"].sort_values("haze").itertuples()]
+    for name, colour, chosen in groups:
+        both, read_by = (rows[chosen & (rows["method"] == method)] for method in ("both", "SqueezeNet, wide"))
+        panels[0].scatter(both["median_hu"], 100 * both["haze"], color=colour, label=name)
+        panels[2].scatter(100 * read_by["haze"], [order.index(scan) for scan in read_by["scan"]], color=colour)
+    panels[0].set(xlabel="median of the lungs, HU", ylabel="haze by U-Net, % of the lungs", title="Haze and density")
+    panels[0].legend(frameon=False)
+    least = min(labels, key=lambda patient: haze[patient].sum())
+    for name, colour, chosen in (("not marked", "tab:blue", ~labels[least]), ("marked", "tab:red", labels[least])):
+        panels[1].bar(np.flatnonzero(chosen), haze[least][chosen], 1.0, color=colour)
+        panels[1].plot(np.flatnonzero(chosen), np.full(chosen.sum(), -0.6), "|", color=colour)
+        panels[1].plot([], [], "s", color=colour, label=name)
+    panels[1].set(
+        xlabel="slice, from the feet", ylabel="haze by U-Net, cm2", title=f"{least}, as radiologists marked it"
+    )
+    panels[1].legend(frameon=False)
+    panels[2].set(yticks=range(len(order)), yticklabels=order, xlabel="% of the lungs")
+    panels[2].set_title("SqueezeNet, wide")
+    figure.savefig(WORST / "real_missed.png", dpi=80)
+    plt.close(figure)
+
+
 def broken(scan: Scan) -> dict[str, Scan]:
     """Make from one scan what should come with a note or a refusal."""
     hu = scan.hu
@@ -299,7 +332,7 @@ def main() -> None:
     parser.add_argument("--tuned", action="store_true", help="only the scans that may be looked at while tuning")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
-    rows, worst = [], {}
+    rows, worst, haze, labels = [], {}, {}, {}
     for case in cases(arguments.covid_ct_md, arguments.patients):
         if arguments.tuned and not case.tuned:
             continue
@@ -308,6 +341,9 @@ def main() -> None:
             row, lungs, ggo = measure(case, method)
             rows.append(row)
             results[method] = lungs, ggo
+            if method == "both" and ggo and case.labels is not None:
+                pixel_cm2 = case.scan.spacing[1] * case.scan.spacing[2] / 100
+                haze[case.name], labels[case.name] = ggo.mask.sum(axis=(1, 2)) * pixel_cm2, case.labels
             if method == "both" and lungs and ggo and not case.tuned and case.name not in arguments.patients:
                 badness = 1 - row["dice"] if "dice" in row else row["haze"]
                 if badness > worst.get(case.kind, 0):
@@ -326,6 +362,8 @@ def main() -> None:
     print("\n" + table.drop(columns="refused", errors="ignore").to_string(index=False, float_format="%.3f"))
     bars(table)
     reader_bars(table)
+    if labels:
+        draw_missed(table, haze, labels)
     print("\nBroken on purpose: each should be refused, come with a note, or do no harm")
     unbroken = read_scan(DATA / "real" / "lctsc" / "LCTSC-Test-S1-101.nii.gz")
     for method in METHODS:
