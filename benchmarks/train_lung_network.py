@@ -43,7 +43,7 @@ OUTSIDE_WEIGHT = 0.1  # of a voxel outside the lungs in the lesions' loss
 PRICE = 3.0  # of consolidation in the sides' loss, and of what looks like it: between the lungs and beside them
 BESIDE = 4  # pixels around the lungs that are beside them
 SHAPE = (44, 168, 168)
-HALF = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere bfloat16 is imitated, thirty times as slow
+HALF = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere bfloat16 is imitated, a dozen times as slow
 CONFOUNDERS = ("emphysema", "dependent_atelectasis", "effusion", "nodules")
 CLEAR_SHARE, LEAST, MOST = 0.3, 0.03, 0.93  # share of phantoms without disease; involvement of the others
 
